@@ -1,0 +1,297 @@
+"""Layers that the networks share: pooling, up-sampling, norms, padding, reach.
+
+Arrays are channels last, `[B, *S, C]` with spatial rank 2 or 3, and every layer
+takes either rank. `dtype` is the type in which convolutions compute; statistics
+and affine parameters of norms, heads and logits are float32 whatever it is.
+
+Pooling and the transposed convolution are written as reshapes and one matrix
+product because that halves the time of a training step on a CPU; they compute
+what `lax.reduce_window` and `lax.conv_transpose` do, except that the gradient
+of a tie in pooling is shared evenly instead of going to one pixel.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "elu": nn.elu,
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "leaky_relu": nn.leaky_relu,
+    "relu": nn.relu,
+    "silu": nn.silu,
+}
+NORMS = ("batch", "group", "instance", "layer", None)
+
+_LAYOUTS = {
+    2: "[batch, rows, columns, channels]",
+    3: "[batch, depth, rows, columns, channels]",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """What the convolutions and norms of one model have in common.
+
+    Its methods build and apply a Flax layer, so they may be called only inside
+    a compact method; `name` becomes the layer's name in the parameter tree.
+
+    Attributes:
+      norm: "batch"; "group" (groups of C / gcd(C, 8) channels); "instance" (each
+        channel alone); "layer" (all channels together); or None. All but
+        batch norm take their statistics over the whole image of one item.
+      act: a name in `ACTIVATIONS`.
+      bias: whether the convolutions of `conv` have a bias.
+      eps: added to the variance.
+      momentum: what remains of the running statistics in one step.
+      axis_name: mapped axis over which batch statistics are averaged, or None.
+    """
+
+    norm: str | None = "batch"
+    act: str = "relu"
+    bias: bool = True
+    eps: float = 1e-5
+    momentum: float = 0.9
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    def conv(self, x: jax.Array, features: int, size: int, name: str) -> jax.Array:
+        """A convolution of stride 1 that keeps the image size (zero padding)."""
+        return nn.Conv(
+            features,
+            (size,) * (x.ndim - 2),
+            use_bias=self.bias,
+            kernel_init=nn.initializers.he_normal(),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+        )(x)
+
+    def up(self, x: jax.Array, features: int, name: str) -> jax.Array:
+        """The transposed convolution that doubles every spatial axis."""
+        return UpConv(features, self.dtype, self.param_dtype, name=name)(x)
+
+    def norm_act(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """The norm (none if `norm` is None), then the activation."""
+        return ACTIVATIONS[self.act](self._normalize(x, name, train))
+
+    def _normalize(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        if self.norm is None:
+            return x
+        if self.norm == "batch":
+            return nn.BatchNorm(
+                use_running_average=not train,
+                momentum=self.momentum,
+                epsilon=self.eps,
+                dtype=self.dtype,
+                axis_name=self.axis_name,
+                name=name,
+            )(x)
+        channels = x.shape[-1]
+        groups = {"group": math.gcd(channels, 8), "instance": channels, "layer": 1}
+        return nn.GroupNorm(
+            num_groups=groups[self.norm],
+            epsilon=self.eps,
+            dtype=self.dtype,
+            name=name,
+        )(x)
+
+
+class DoubleConv(nn.Module):
+    """The stage of U-Net's encoder: `double_conv` to `features` channels."""
+
+    features: int
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return double_conv(x, (self.features, self.features), self.layers, train)
+
+
+def double_conv(
+    x: jax.Array, widths: tuple[int, int], layers: Layers, train: bool
+) -> jax.Array:
+    """[convolution 3, norm, activation] twice, inside a compact method."""
+    for i, width in enumerate(widths, start=1):
+        x = layers.conv(x, width, 3, f"conv{i}")
+        x = layers.norm_act(x, f"norm{i}", train)
+    return x
+
+
+class UpConv(nn.Module):
+    """Transposed convolution with kernel 2 and stride 2 (see `up_convolve`).
+
+    The kernel starts from Glorot's uniform distribution, Keras' default.
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (2,) * (x.ndim - 2) + (x.shape[-1], self.features)
+        init = nn.initializers.glorot_uniform()
+        kernel = self.param("kernel", init, shape, self.param_dtype)
+        zeros = nn.initializers.zeros_init()
+        bias = self.param("bias", zeros, (self.features,), self.param_dtype)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return up_convolve(x, kernel) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+class Head(nn.Module):
+    """The 1x1 convolution that gives the logits, float32 throughout."""
+
+    num_classes: int
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (x.shape[-1], self.num_classes)
+        size = (1,) * (x.ndim - 2)
+        init = nn.initializers.lecun_normal()
+        kernel = self.param("kernel", init, size + shape, self.param_dtype)
+        zeros = nn.initializers.zeros_init()
+        bias = self.param("bias", zeros, (self.num_classes,), self.param_dtype)
+        x, kernel, bias = (jnp.asarray(a, jnp.float32) for a in (x, kernel, bias))
+        return x @ kernel.reshape(shape) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Maxima of 2x2 (2x2x2) blocks; every spatial axis must be even."""
+    batch, *sizes, channels = x.shape
+    blocks = [n for size in sizes for n in (size // 2, 2)]
+    inner = tuple(range(2, 2 + 2 * len(sizes), 2))
+    return x.reshape(batch, *blocks, channels).max(inner)
+
+
+def up_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`[B, *S, C]` and `[2, 2, C, F]` (`[2, 2, 2, C, F]`) to `[B, *2S, F]`.
+
+    Equals `lax.conv_transpose(x, kernel, (2, 2), "VALID")`, which reads the
+    kernel back to front: the output at 2i + j is x[i] times kernel[1 - j].
+    """
+    batch, *sizes, channels = x.shape
+    rank, features = len(sizes), kernel.shape[-1]
+    taps = jnp.moveaxis(jnp.flip(kernel, range(rank)), -2, 0)
+    y = x @ taps.reshape(channels, -1)
+    y = y.reshape(batch, *sizes, *(2,) * rank, features)
+    pairs = [axis for i in range(rank) for axis in (1 + i, 1 + rank + i)]
+    y = y.transpose(0, *pairs, 1 + 2 * rank)
+    return y.reshape(batch, *(2 * size for size in sizes), features)
+
+
+def resize_linear(
+    x: jax.Array, sizes: Sequence[int], *, align_corners: bool = False
+) -> jax.Array:
+    """`x` `[B, *S, C]` interpolated linearly to the spatial `sizes`, two taps an axis.
+
+    For an axis of n to m pixels the output pixel k reads position
+    k (n - 1) / (m - 1) where corners are aligned, else (k + ½) n / m - ½ held
+    inside the image. No smoothing before shrinking. An axis of one pixel is
+    repeated.
+    """
+    for axis, (n, m) in enumerate(zip(x.shape[1:-1], sizes, strict=True), start=1):
+        if n == m:
+            continue
+        k = np.arange(m)
+        if align_corners:
+            position = k * (n - 1) / max(m - 1, 1)
+        else:
+            position = np.clip((k + 0.5) * n / m - 0.5, 0, n - 1)
+        low = np.minimum(position.astype(int), n - 1)
+        high = np.minimum(low + 1, n - 1)
+        shape = [m if i == axis else 1 for i in range(x.ndim)]
+        part = jnp.asarray((position - low).reshape(shape), x.dtype)
+        below, above = (jnp.take(x, i, axis, mode="clip") for i in (low, high))
+        x = below + (above - below) * part
+    return x
+
+
+def prepare(model: nn.Module, x: jax.Array) -> jax.Array:
+    """The input of `model`, checked, in its compute dtype and padded.
+
+    Axes whose size is no multiple of `model.divisor` grow at their high end (see
+    `pad_to_multiple`); crop the logits back with `crop`.
+
+    Raises:
+      TypeError: `x` is not floating point.
+      ValueError: the rank is not in `model.ranks`, or an axis is shorter than
+        `model.min_size`.
+    """
+    name, x = type(model).__name__, jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"{name}: x must be floating point, got {x.dtype}; "
+            "scale the image first, for example x / 255"
+        )
+    if x.ndim - 2 not in model.ranks:
+        layouts = " or ".join(_LAYOUTS[rank] for rank in model.ranks)
+        ranks = " or ".join(str(rank) for rank in model.ranks)
+        raise ValueError(
+            f"{name}: x must be {layouts} (spatial rank {ranks}), got {x.shape}; "
+            "add the batch with x[None], channels with x[..., None]"
+        )
+    if min(x.shape[1:-1]) < model.min_size:
+        raise ValueError(
+            f"{name}: every spatial axis must have at least {model.min_size} pixels, "
+            f"got {x.shape[1:-1]}; pad or enlarge the image"
+        )
+    return pad_to_multiple(x.astype(model.dtype), model.divisor)
+
+
+def pad_to_multiple(x: jax.Array, divisor: int) -> jax.Array:
+    """`x` `[B, *S, C]` grown at the high ends to multiples of `divisor`.
+
+    An axis is mirrored where the pad is smaller than the axis, else its last
+    pixel is repeated: zeros would shift the statistics of norms and show as a
+    rim. Multiples are returned as they are.
+    """
+    for axis in range(1, x.ndim - 1):
+        pad = -x.shape[axis] % divisor
+        if pad:
+            widths = [(0, pad if i == axis else 0) for i in range(x.ndim)]
+            mode = "reflect" if pad < x.shape[axis] else "edge"
+            x = jnp.pad(x, widths, mode=mode)
+    return x
+
+
+def crop(x: jax.Array, sizes: Sequence[int]) -> jax.Array:
+    """The first `sizes` pixels of the spatial axes of `[B, *S, C]`."""
+    return x[(slice(None), *(slice(size) for size in sizes))]
+
+
+def halo(norm: str | None, radii: Sequence[int]) -> int | None:
+    """Pixels beyond which an output pixel of a U-shaped net ignores the input.
+
+    `radii[l]` is the sum of the radii (1 for 3x3, 2 for 5x5) of the convolutions
+    in a row at level l, where a pixel covers 2^l input pixels, encoder and
+    decoder together; the last level is the bottleneck. The longest path goes
+    through it. A convolution of radius r at level l widens an interval by r 2^l
+    on both sides; pooling and 2x2 up-sampling round its ends outward to the grid
+    of the bottleneck, at most d - 1 pixels for the divisor d = 2^(levels - 1):
+
+        reach = sum over l of radii[l] 2^l + d - 1,
+
+    which some pixel attains. Returned rounded up to a multiple of d. None where
+    evaluation takes statistics over the whole image (any norm but batch).
+    """
+    if norm not in ("batch", None):
+        return None
+    divisor = 2 ** (len(radii) - 1)
+    reach = sum(radius * 2**level for level, radius in enumerate(radii)) + divisor - 1
+    return -(-reach // divisor) * divisor
+
+
+def check_choice(model: str, option: str, value: Any, known: Sequence[Any]) -> None:
+    """Raises ValueError unless `value` is one of the `known` ones."""
+    if value not in known:
+        names = ", ".join(repr(choice) for choice in known)
+        raise ValueError(f"{model}: {option} must be one of {names}; got {value!r}")
