@@ -1,0 +1,149 @@
+"""What all losses share: masked inputs, probabilities, sums, safe powers.
+
+Arrays here have passed `fluojax.checks.pair`: `[B, *S, K]` in float32 or
+float64. A sum over pixels keeps batch and class axes, `[B, K]`.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from fluojax import checks
+
+
+def inputs(
+    function: str, logits: ArrayLike, labels: ArrayLike, where: ArrayLike | None
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Checked logits, labels and `where` `[B, *S, 1 or K]` for a loss to use.
+
+    Pixels that no class keeps become 0 in logits and labels, so that padding
+    with NaN or infinity reaches neither a value nor a gradient.
+
+    Raises:
+      TypeError: `where` is not bool; else as `checks.pair`.
+      ValueError: as `checks.pair` and `checks.pixel_map`.
+    """
+    logits, labels = checks.pair(function, logits, labels)
+    where = checks.pixel_map(function, "where", where, logits)
+    if where is None:
+        return logits, labels, None
+    if where.dtype != bool:
+        raise TypeError(
+            f"{function}: where must be bool, got {where.dtype}; "
+            "compare it first, as in where > 0"
+        )
+    where = jnp.broadcast_to(where, (*logits.shape[:-1], where.shape[-1]))
+    kept = jnp.any(where, axis=-1, keepdims=True)
+    return jnp.where(kept, logits, 0.0), jnp.where(kept, labels, 0.0), where
+
+
+def pixel_weights(
+    function: str, weights: ArrayLike | None, logits: jax.Array
+) -> jax.Array | None:
+    """`weights` `[B, *S, 1 or K]` in the dtype of the logits, or None."""
+    weights = checks.pixel_map(function, "weights", weights, logits)
+    return None if weights is None else weights.astype(logits.dtype)
+
+
+def class_vector(
+    function: str,
+    name: str,
+    values: Sequence[float] | ArrayLike | None,
+    num_classes: int,
+    like: jax.Array,
+) -> jax.Array:
+    """`values` as `[num_classes]` in the dtype of `like`; ones if None.
+
+    Raises:
+      ValueError: there is not exactly one value per class.
+    """
+    if values is None:
+        return jnp.ones(num_classes, like.dtype)
+    if np.shape(values) != (num_classes,):
+        raise ValueError(
+            f"{function}: {name} must hold one number for each of {num_classes} "
+            f"classes, got shape {np.shape(values)}"
+        )
+    return jnp.asarray(values, like.dtype)
+
+
+def along_classes(values: jax.Array, like: jax.Array) -> jax.Array:
+    """`[K]` reshaped to the rank of `like`, to multiply `[..., K]`."""
+    return values.reshape((1,) * (like.ndim - 1) + values.shape)
+
+
+@jax.custom_jvp
+def sigmoid(logits: jax.Array) -> jax.Array:
+    """Logistic function whose slope is p · (1 - p) at any logit.
+
+    The usual slope takes 1 - p from the rounded p, which is 0 in float32 from
+    a logit of 17 on: confident errors would have no gradient.
+    """
+    return jax.nn.sigmoid(logits)
+
+
+@sigmoid.defjvp
+def _sigmoid_jvp(primals, tangents):
+    (logits,), (tangent,) = primals, tangents
+    probs = sigmoid(logits)
+    return probs, tangent * probs * sigmoid(-logits)
+
+
+def magnitude(x: jax.Array) -> jax.Array:
+    """|x| with slope 0 at 0, where that of `jnp.abs` is 1."""
+    return jnp.maximum(x, -x)
+
+
+def log_sigmoids(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """log p and log(1 - p) for p = sigmoid(logits), from one exponential.
+
+    Equal to `jax.nn.log_sigmoid` of both signs, with its gradients; sharing
+    the exponential makes cross-entropy several times faster on CPU.
+    """
+    rest = jnp.log1p(jnp.exp(-magnitude(logits)))
+    return jnp.minimum(logits, 0.0) - rest, -jnp.maximum(logits, 0.0) - rest
+
+
+def pixel_sum(values: jax.Array) -> jax.Array:
+    """`[B, *S, K]` summed over the pixels of each image: `[B, K]`."""
+    flat = values.reshape(values.shape[0], -1, values.shape[-1])
+    if jax.default_backend() != "cpu":
+        return flat.sum(axis=1)
+    # XLA's CPU compiler runs a fused sum element by element; it does not fuse
+    # into a product, which makes Dice 2 and cross-entropy 8 times faster.
+    ones = jnp.ones(flat.shape[1], flat.dtype)
+    return jnp.einsum("bnk,n->bk", flat, ones, precision="highest")
+
+
+def masked(values: jax.Array, where: jax.Array | None) -> jax.Array:
+    """`values` with 0 at the pixels that do not count."""
+    return values if where is None else jnp.where(where, values, 0.0)
+
+
+def pixel_count(where: jax.Array | None, like: jax.Array) -> jax.Array:
+    """Pixels that count, `[B, 1 or K]`, in the dtype of `like`."""
+    if where is None:
+        pixels = np.prod(like.shape[1:-1])
+        return jnp.full((like.shape[0], 1), pixels, like.dtype)
+    return pixel_sum(where.astype(like.dtype))
+
+
+def ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
+    """top / bottom, and 0 with zero gradient where bottom is 0."""
+    known = bottom > 0
+    return jnp.where(known, top, 0.0) / jnp.where(known, bottom, 1.0)
+
+
+def power(base: jax.Array, exponent: float) -> jax.Array:
+    """base ** exponent for base >= 0, with slope 0 at 0 where it has none.
+
+    A fractional power below 1 rises with infinite slope from 0, which turns
+    into NaN when multiplied by a gradient of 0.
+    """
+    if isinstance(exponent, int | float) and float(exponent).is_integer():
+        return base ** int(exponent)
+    positive = base > jnp.finfo(base.dtype).tiny
+    return jnp.where(positive, jnp.where(positive, base, 1.0) ** exponent, 0.0)

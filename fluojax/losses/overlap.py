@@ -1,0 +1,351 @@
+"""Losses that compare areas: ratios of sums over the pixels of one image.
+
+`f(logits, labels, *, ...) -> [B]`: logits and labels `[B, *S, K]`, S of rank 2
+or 3; float32 or better inside; one value per image, the mean over classes. One
+class means p = sigmoid(logits), several mean softmax over the last axis.
+
+`include_background=False` (default) leaves class 0 of several out of the mean,
+so that a two-class head (a, b) costs the same as the single logit b - a. True
+keeps it; a one-class head then has the two classes 1 - p and p.
+
+`where` `[B, *S, 1 or K]` bool takes pixels out of all sums; an image without
+any left costs 0. An image without cells that is predicted empty costs about 0
+with the default smoothing; without smoothing, 0/0 counts as 0.
+
+Ratios are computed as errors over areas rather than as 1 minus an overlap over
+areas: equal in exact arithmetic, but a good prediction loses no digits.
+
+Every function raises TypeError for logits that are not floating point and for
+a `where` that is not bool, ValueError for shapes that do not fit.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from fluojax.losses import _shared as shared
+
+
+def dice_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    smooth: float | tuple[float, float] = 1.0,
+    squared: bool = False,
+    soft_labels: str = "product",
+    include_background: bool = False,
+    class_weights: Sequence[float] | None = None,
+    weights: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Soft Dice loss, one value per image.
+
+    With p the probabilities and y the labels of one class, the mean over
+    classes of
+
+        1 - (2 Σ p·y + smooth) / (Σ p + Σ y + smooth).
+
+    Args:
+      logits: `[B, *S, K]` scores.
+      labels: `[B, *S, K]` indicators or probabilities in [0, 1].
+      smooth: pixels added above and below the line, or a pair of the two. It
+        gives empty images a usable gradient; without it they cost 1 as soon
+        as a single pixel is predicted.
+      squared: Σ p² + Σ y² below the line.
+      soft_labels: "product" as above, which for labels strictly between 0 and
+        1 is not least at p = y; "l1" takes (Σ p + Σ y - Σ |p - y|) / 2 for
+        Σ p·y and is. Both agree for labels 0 and 1. With `squared` the product
+        is least at p = y already and both mean the same.
+      include_background: also class 0 (or 1 - p).
+      class_weights: one factor per class that counts; the mean is over
+        classes, not over weights. None means 1.
+      weights: `[B, *S, 1 or K]` importance of pixels in every sum.
+      where: pixels marked False are ignored.
+
+    Returns:
+      `[B]` losses, in [0, 1] unless weighted by class.
+
+    Raises:
+      ValueError: `soft_labels` is another word, or `class_weights` has not one
+        number per class that counts.
+
+    Source: Milletari et al., V-Net, 3DV 2016 (`squared=True`), with p rather
+    than p² below the line as in nnU-Net; "l1" from Wang et al., Dice
+    Semimetric Losses, MICCAI 2023. optax adds its smoothing to Σ p·y, so that
+    its 1 is 2 here.
+    """
+    view = _view("dice_loss", logits, labels, where, weights, include_background)
+    apart, areas = _apart_and_areas("dice_loss", view, squared, soft_labels)
+    above, below = _pair(smooth)
+    losses = shared.ratio(apart + (below - above), areas + below)
+    return _class_mean("dice_loss", view, losses, class_weights)
+
+
+def jaccard_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    smooth: float | tuple[float, float] = 1.0,
+    squared: bool = False,
+    soft_labels: str = "product",
+    include_background: bool = False,
+    class_weights: Sequence[float] | None = None,
+    weights: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Soft Jaccard (intersection over union) loss, one value per image.
+
+    The mean over classes of
+
+        1 - (2 Σ p·y + smooth) / (2 (Σ p + Σ y - Σ p·y) + smooth);
+
+    arguments, classes and edge cases as in `dice_loss`.
+
+    Returns:
+      `[B]` losses, in [0, 1] unless weighted by class.
+
+    Raises:
+      ValueError: as in `dice_loss`.
+
+    Source: intersection over union with probabilities, smoothed in its doubled
+    form as in MONAI, so that one smoothing means the same for both losses.
+    """
+    name = "jaccard_loss"
+    view = _view(name, logits, labels, where, weights, include_background)
+    apart, areas = _apart_and_areas(name, view, squared, soft_labels)
+    above, below = _pair(smooth)
+    losses = shared.ratio(2.0 * apart + (below - above), areas + apart + below)
+    return _class_mean(name, view, losses, class_weights)
+
+
+def tversky_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    fp_weight: float = 0.3,
+    fn_weight: float = 0.7,
+    smooth: float = 1.0,
+    soft_labels: str = "product",
+    include_background: bool = False,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Dice loss with separate prices for false positives and false negatives.
+
+    The mean over classes of 1 - T, with TP = Σ p y, FP = Σ p (1 - y),
+    FN = Σ (1 - p) y and
+
+        T = (TP + smooth) / (TP + fp_weight FP + fn_weight FN + smooth).
+
+    Args:
+      logits: `[B, *S, K]` scores.
+      labels: `[B, *S, K]` indicators or probabilities in [0, 1].
+      fp_weight: price of a pixel predicted in excess.
+      fn_weight: price of a pixel missed.
+      smooth: pixels added above and below the line.
+      soft_labels: "product" as above; "l1" takes Σ min(p, y) for TP, Σ max(p - y, 0)
+        for FP and Σ max(y - p, 0) for FN, which vanish together at p = y also
+        for labels strictly between 0 and 1. Both agree for labels 0 and 1.
+      include_background: also class 0 (or 1 - p).
+      where: pixels marked False are ignored.
+
+    Returns:
+      `[B]` losses in [0, 1]. 0.5 and 0.5 give the Dice loss with twice the
+      smoothing.
+
+    Raises:
+      ValueError: `soft_labels` is another word.
+
+    Source: Salehi et al., Tversky loss function for image segmentation, MLMI
+    2017, whose alpha is `fp_weight` and beta `fn_weight`. Other papers swap
+    the letters, so that there are none here.
+    """
+    name = "tversky_loss"
+    view = _view(name, logits, labels, where, None, include_background)
+    losses = _tversky(name, view, fp_weight, fn_weight, smooth, soft_labels)
+    return _class_mean(name, view, losses)
+
+
+def focal_tversky_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    fp_weight: float = 0.3,
+    fn_weight: float = 0.7,
+    exponent: float = 0.75,
+    smooth: float = 1.0,
+    soft_labels: str = "product",
+    include_background: bool = False,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Power of the Tversky loss, one value per image.
+
+    The mean over classes of (1 - T)^exponent, T as in `tversky_loss`. An
+    exponent below 1 keeps the pull of nearly correct images, one above 1 takes
+    it away from them. Where 1 - T is exactly 0 the gradient is 0.
+
+    Args:
+      logits: `[B, *S, K]` scores.
+      labels: `[B, *S, K]` indicators or probabilities in [0, 1].
+      fp_weight: price of a pixel predicted in excess.
+      fn_weight: price of a pixel missed.
+      exponent: power of 1 - T, above 0.
+      smooth: pixels added above and below the line.
+      soft_labels: "product" or "l1" as in `tversky_loss`.
+      include_background: also class 0 (or 1 - p).
+      where: pixels marked False are ignored.
+
+    Returns:
+      `[B]` losses in [0, 1].
+
+    Raises:
+      ValueError: `soft_labels` is another word.
+
+    Source: Abraham and Khan, A novel focal Tversky loss function, ISBI 2019:
+    their gamma 4/3 enters as 1/gamma = 0.75. Their program pools the batch.
+    """
+    name = "focal_tversky_loss"
+    view = _view(name, logits, labels, where, None, include_background)
+    losses = _tversky(name, view, fp_weight, fn_weight, smooth, soft_labels)
+    return _class_mean(name, view, shared.power(losses, exponent))
+
+
+def power_mae_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    exponent: float = 4.0 / 3.0,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Power of the mean absolute error of the probabilities, per image.
+
+        (mean over pixels of |p - y|)^exponent,
+
+    for several classes (mean of ½ Σₖ |pₖ - yₖ|)^exponent over all of them.
+
+    This is what the focal Tversky program of the loss study computes. It
+    flattens both softmax channels of all pixels into one vector before it
+    counts; then every false positive is also a false negative, TP + FP =
+    TP + FN = number of pixels, and the Tversky index is the mean probability
+    of the right class whatever the two prices are. The loss has no asymmetry,
+    no class balance and no focus on the foreground: an empty prediction of an
+    image with 5 % foreground costs 0.018.
+
+    Args:
+      logits: `[B, *S, K]` scores.
+      labels: `[B, *S, K]` indicators or probabilities in [0, 1].
+      exponent: power of the mean, above 0.
+      where: pixels marked False are ignored.
+
+    Returns:
+      `[B]` losses in [0, 1].
+
+    Source: the program of Clissa, Macaluso and Zoccoli (ICIAP Workshops 2023,
+    exponent 4/3), there pooled over the batch and with a smoothing of 1e-6
+    pixels, which changes the value by less than 1e-6 over the pixel count.
+    """
+    name = "power_mae_loss"
+    several = jnp.ndim(logits) > 0 and jnp.shape(logits)[-1] > 1
+    view = _view(name, logits, labels, where, None, include_background=several)
+    share = 0.5 if several else 1.0
+    errors = share * jnp.sum(_total(view, _distance(view)), axis=-1)
+    pixels = jnp.mean(shared.pixel_count(view.where, view.probs), axis=-1)
+    return shared.power(shared.ratio(errors, pixels), exponent)
+
+
+class _View(NamedTuple):
+    """The C classes that count, as `[B, *S, C]`, and the pixels that do."""
+
+    probs: jax.Array
+    labels: jax.Array
+    where: jax.Array | None  # [B, *S, 1 or C]
+    weights: jax.Array | None  # [B or 1, *S or 1s, 1 or C]
+
+
+def _view(name, logits, labels, where, weights, include_background) -> _View:
+    logits, labels, where = shared.inputs(name, logits, labels, where)
+    weights = shared.pixel_weights(name, weights, logits)
+    if logits.shape[-1] == 1:
+        probs = shared.sigmoid(logits)
+        if include_background:
+            probs = jnp.concatenate([shared.sigmoid(-logits), probs], axis=-1)
+            labels = jnp.concatenate([1.0 - labels, labels], axis=-1)
+        return _View(probs, labels, where, weights)
+    probs = jax.nn.softmax(logits, axis=-1)
+    if include_background:
+        return _View(probs, labels, where, weights)
+    maps = (_foreground(where), _foreground(weights))
+    return _View(probs[..., 1:], labels[..., 1:], *maps)
+
+
+def _foreground(array: jax.Array | None) -> jax.Array | None:
+    """A map without its first class; one map for all classes stays."""
+    return array if array is None or array.shape[-1] == 1 else array[..., 1:]
+
+
+def _total(view: _View, values: jax.Array) -> jax.Array:
+    """Weighted sum over the pixels that count, `[B, C]`."""
+    if view.weights is not None:
+        values = view.weights * values
+    return shared.pixel_sum(shared.masked(values, view.where))
+
+
+def _distance(view: _View) -> jax.Array:
+    """|p - y|, written so that its digits survive p near y = 1."""
+    probs, labels = view.probs, view.labels
+    return shared.magnitude(probs * (1.0 - labels) - (1.0 - probs) * labels)
+
+
+def _apart_and_areas(name, view, squared, soft_labels) -> tuple[jax.Array, jax.Array]:
+    """areas - 2 Σ p·y and areas = Σ p + Σ y (or of the squares), each `[B, C]`."""
+    linear = _check_soft_labels(name, soft_labels)
+    probs, labels = view.probs, view.labels
+    if squared:
+        areas = probs**2 + labels**2
+        return _total(view, (probs - labels) ** 2), _total(view, areas)
+    areas = _total(view, probs + labels)
+    if linear:
+        wrong = probs * (1.0 - labels) + (1.0 - probs) * labels
+        return _total(view, wrong), areas
+    return _total(view, _distance(view)), areas
+
+
+def _tversky(name, view, fp_weight, fn_weight, smooth, soft_labels) -> jax.Array:
+    """1 - T `[B, C]`."""
+    linear = _check_soft_labels(name, soft_labels)
+    probs, labels = view.probs, view.labels
+    fp, fn = probs * (1.0 - labels), (1.0 - probs) * labels
+    tp = probs * labels
+    if not linear:
+        both = jnp.minimum(fp, fn)
+        fp, fn, tp = fp - both, fn - both, tp + both
+    errors = _total(view, fp_weight * fp + fn_weight * fn)
+    return shared.ratio(errors, _total(view, tp) + errors + smooth)
+
+
+def _check_soft_labels(name: str, soft_labels: str) -> bool:
+    """Whether overlaps are linear in the labels."""
+    if soft_labels not in ("product", "l1"):
+        raise ValueError(
+            f'{name}: soft_labels must be "product" or "l1", got {soft_labels!r}'
+        )
+    return soft_labels == "product"
+
+
+def _pair(smooth) -> tuple[float, float]:
+    return tuple(smooth) if isinstance(smooth, tuple | list) else (smooth, smooth)
+
+
+def _class_mean(name, view, losses, class_weights=None) -> jax.Array:
+    """`[B, C]` to `[B]`: 0 for a class without pixels, then the mean."""
+    if class_weights is not None:
+        factors = shared.class_vector(
+            name, "class_weights", class_weights, losses.shape[-1], losses
+        )
+        losses = shared.along_classes(factors, losses) * losses
+    if view.where is not None:
+        pixels = shared.pixel_count(view.where, view.probs)
+        losses = jnp.where(pixels > 0, losses, 0.0)
+    return jnp.mean(losses, axis=-1)
