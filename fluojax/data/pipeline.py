@@ -1,0 +1,219 @@
+"""Batches as a pure function of (seed, step).
+
+Records are decoded once and stay in memory. A batch is drawn by a counter-based
+generator keyed by (seed, step, global index), so that any process can compute
+any part of any batch: there is no iterator state to save, to lose or to repeat.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fluojax.data.record import Record
+from fluojax.data.scaling import Scaling, offset_and_gain
+from fluojax.errors import Stopped, UserError
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Training records ready to be cropped.
+
+    Attributes:
+      records: labelled records, one dtype and channel number.
+      scales: `[N, 2, C]` offset and gain of each image.
+      cells: per record, the flat positions of cell pixels sorted by cell, and
+        where each cell starts among them.
+      crop: side of the squares that leave, in pixels.
+      foreground_crops: probability that a crop is centred on a pixel of a cell.
+    """
+
+    records: list[Record]
+    scales: np.ndarray
+    cells: list[tuple[np.ndarray, np.ndarray]]
+    crop: int
+    foreground_crops: float
+
+
+def make_source(
+    records: list[Record], scaling: Scaling, crop: int, foreground_crops: float
+) -> Source:
+    """Records in one type with their scales.
+
+    Raises:
+      UserError: no record has labels.
+    """
+    records = [r for r in records if r.has_labels]
+    if not records:
+        raise UserError("training: no labelled image in the train split")
+    dtype = common_dtype(records)
+    scales = np.stack([offset_and_gain(r.image, scaling) for r in records])
+    records = [
+        r if r.image.dtype == dtype else _with_image(r, r.image.astype(dtype))
+        for r in records
+    ]
+    cells = [cell_positions(r.instances) for r in records]
+    return Source(records, scales, cells, crop, foreground_crops)
+
+
+def cell_positions(instances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flat positions of cell pixels by cell; cell k has [starts[k-1], starts[k])."""
+    positions = np.flatnonzero(instances)
+    ids = instances.ravel()[positions]
+    order = np.argsort(ids, kind="stable")
+    starts = np.searchsorted(ids[order], np.arange(1, instances.max(initial=0) + 2))
+    return positions[order], starts
+
+
+def common_dtype(records: list[Record]) -> np.dtype:
+    """uint8 or uint16 if all images fit, else float32: one type, one compilation."""
+    types = {r.image.dtype for r in records}
+    if types <= {np.dtype(np.uint8), np.dtype(bool)}:
+        return np.dtype(np.uint8)
+    if types <= {np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(bool)}:
+        return np.dtype(np.uint16)
+    return np.dtype(np.float32)
+
+
+def _with_image(record: Record, image: np.ndarray) -> Record:
+    return Record(**{**vars(record), "image": image})
+
+
+def draw_batch(
+    source: Source, seed: int, step: int, indices: range | np.ndarray, batch_size: int
+) -> Batch:
+    """The examples `indices` of the global batch of `step`.
+
+    Every epoch visits each record once, in an order of its own. Returns arrays
+    with a leading axis of `len(indices)`:
+
+      image `[n, crop, crop, C]` values of the file, scale `[n, 2, C]`,
+      instances `[n, crop, crop]` int32, where `[n, crop, crop]` bool (False
+      where an image smaller than the crop was padded), index `[n]` int32
+      (position in the global batch), record `[n]` int32.
+    """
+    parts = [_draw_one(source, seed, step, int(i), batch_size) for i in indices]
+    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def _draw_one(source: Source, seed: int, step: int, index: int, size: int) -> Batch:
+    position = step * size + index
+    number = epoch_order(seed, position // len(source.records), len(source.records))[
+        position % len(source.records)
+    ]
+    record = source.records[number]
+    rng = np.random.Generator(
+        np.random.Philox(key=[seed, 1], counter=[0, 0, step, index])
+    )
+    window = _window(record.instances.shape, source.cells[number], source, rng)
+    image, instances, where = cut(record.image, record.instances, window, source.crop)
+    return {
+        "image": image,
+        "instances": instances,
+        "where": where,
+        "scale": source.scales[number],
+        "index": np.int32(index),
+        "record": np.int32(number),
+    }
+
+
+_ORDERS: dict[tuple[int, int, int], np.ndarray] = {}
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """A permutation of `count` records that depends on seed and epoch alone."""
+    key = (seed, epoch, count)
+    if key not in _ORDERS:
+        if len(_ORDERS) > 64:
+            _ORDERS.clear()
+        rng = np.random.Generator(
+            np.random.Philox(key=[seed, 0], counter=[0, 0, 0, epoch])
+        )
+        _ORDERS[key] = rng.permutation(count)
+    return _ORDERS[key]
+
+
+def _window(shape: tuple[int, ...], cells, source: Source, rng: np.random.Generator):
+    """Top left corner of a crop: around a pixel of a random cell, or anywhere."""
+    biased, cell, row, column = rng.random(4)
+    positions, starts = cells
+    count = len(starts) - 1
+    half = source.crop // 2
+    if biased < source.foreground_crops and count:
+        first, last = starts[int(cell * count) :][:2]
+        centre = np.unravel_index(positions[first + int(row * (last - first))], shape)
+    else:
+        centre = [_uniform_centre(u, n, half) for u, n in zip((row, column), shape)]
+    return tuple(
+        int(np.clip(c - half, 0, max(n - source.crop, 0)))
+        for c, n in zip(centre, shape, strict=True)
+    )
+
+
+def _uniform_centre(u: float, length: int, half: int) -> int:
+    """So that every window inside the image is equally likely."""
+    return half + int(u * max(length - 2 * half + 1, 1))
+
+
+def cut(image: np.ndarray, instances: np.ndarray, corner, crop: int):
+    """A square window; what lies outside the image is reflected and marked."""
+    top, left = corner
+    view = (slice(top, top + crop), slice(left, left + crop))
+    image, instances = image[view], instances[view]
+    where = np.ones(instances.shape, bool)
+    missing = [(0, crop - n) for n in instances.shape]
+    if any(after for _, after in missing):
+        image = np.pad(image, [*missing, (0, 0)], mode="symmetric")
+        instances = np.pad(instances, missing)
+        where = np.pad(where, missing)
+    return image, instances, where
+
+
+def prefetch(
+    draw: Callable[[int], Batch], start: int, stop: int, *, patience_s: float = 300.0
+) -> Iterator[Batch]:
+    """`draw(step)` for start <= step < stop, computed two steps ahead by a thread.
+
+    An exception of `draw` is raised in the caller, at the step it belongs to.
+
+    Raises:
+      Stopped: no batch came within `patience_s` seconds.
+    """
+    ready: queue.Queue = queue.Queue(maxsize=2)
+    stopped = threading.Event()
+
+    def work():
+        for step in range(start, stop):
+            try:
+                item = draw(step)
+            except BaseException as error:  # handed over, not swallowed
+                item = error
+            while not stopped.is_set():
+                try:
+                    ready.put(item, timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+            if stopped.is_set() or isinstance(item, BaseException):
+                return
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        for _ in range(start, stop):
+            try:
+                item = ready.get(timeout=patience_s)
+            except queue.Empty:
+                raise Stopped(
+                    f"reading data: nothing came for {patience_s:g} s; is the storage "
+                    "reachable? Run the same command again to continue"
+                ) from None
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()

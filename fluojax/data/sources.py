@@ -1,0 +1,36 @@
+"""From the `data` field of an experiment to a `Dataset`."""
+
+from pathlib import Path
+
+from fluojax.config import DEFAULT_DATA_OPTIONS as DEFAULT
+from fluojax.config import DataOptions
+from fluojax.data import fnc_synth
+from fluojax.data.folder import read_folder
+from fluojax.data.record import Dataset
+from fluojax.errors import UserError
+
+GENERATED = "fnc_synth"
+
+
+def load_dataset(
+    data: str,
+    options: DataOptions = DEFAULT,
+    *,
+    data_dir: str | Path | None = None,
+) -> Dataset:
+    """`fnc_synth[/CONFIG]`, `tfds:NAME[/CONFIG]`, or a folder.
+
+    Raises:
+      UserError: unknown name, or a folder that cannot be trained on.
+    """
+    if data == GENERATED or data.startswith(f"{GENERATED}/"):
+        _, _, config = data.partition("/")
+        return fnc_synth.dataset(config or "full")
+    if data.startswith("tfds:"):
+        from fluojax.data import builders
+
+        return builders.load(data.removeprefix("tfds:"), data_dir=data_dir)
+    if "://" in data:
+        raise UserError(f"data: {data}: folders of this machine only; copy it first")
+    dataset, _ = read_folder(data, options)
+    return dataset

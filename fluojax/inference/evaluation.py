@@ -1,0 +1,204 @@
+"""Scores of predicted cells, image by image and summed over a split.
+
+Counts are kept per image and summed before any ratio is formed, so that a split
+of many small images and one of few large ones are treated alike. Label maps are
+padded with background to a common size, which changes no score and saves a
+compilation per image size.
+"""
+
+import csv
+import functools
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fluojax import metrics
+
+AP_THRESHOLDS = tuple(round(0.5 + 0.05 * k, 2) for k in range(10))
+_BLOCK = 256  # label maps are padded to multiples of this
+
+
+@dataclass(frozen=True)
+class Options:
+    """IoU above which, and distance in pixels within which, an object is found."""
+
+    iou: float = 0.4
+    distance_px: float = 40.0
+
+
+def score_image(
+    true: np.ndarray, pred: np.ndarray, options: Options, *, quick: bool = False
+) -> dict[str, Any]:
+    """Counts of one image `[H, W]` of instances against another.
+
+    Args:
+      true, pred: int32 labels, 0 background.
+      options: thresholds of the matching rules.
+      quick: pixels, counts and the two IoU rules only, for validation.
+
+    Returns:
+      Plain numbers: `tp_px fp_px fn_px`, `n_true n_pred`, `tp_iou fp_iou
+      fn_iou` (many-to-one, IoU > `options.iou`), `tp_50 ...` (one-to-one,
+      IoU >= 0.5) and, unless `quick`, `tp_distance ...`, `pq_iou` (summed IoU of
+      pairs above 0.5), `pq_tp pq_fp pq_fn`, `aji`, `tp_ap` (one per threshold).
+    """
+    if true.shape != pred.shape:
+        raise ValueError(
+            f"score_image: true and pred must have one shape, got {true.shape} and "
+            f"{pred.shape}"
+        )
+    inside_true, inside_pred = true > 0, pred > 0
+    row: dict[str, Any] = {
+        "tp_px": int((inside_true & inside_pred).sum()),
+        "fp_px": int((inside_pred & ~inside_true).sum()),
+        "fn_px": int((inside_true & ~inside_pred).sum()),
+        "n_true": len(np.unique(true[inside_true])),
+        "n_pred": len(np.unique(pred[inside_pred])),
+    }
+    bound = 64
+    while bound < max(row["n_true"], row["n_pred"]):
+        bound *= 2
+    counts = _object_counts(
+        _padded(true), _padded(pred), options.iou, options.distance_px, bound, quick
+    )
+    for name, value in jax.device_get(counts).items():
+        row[name] = value.tolist()
+    return row
+
+
+def _padded(labels: np.ndarray) -> np.ndarray:
+    return np.pad(labels, [(0, -n % _BLOCK) for n in labels.shape])
+
+
+@functools.partial(jax.jit, static_argnames=("iou", "distance_px", "bound", "quick"))
+def _object_counts(true, pred, iou, distance_px, bound, quick) -> dict[str, jax.Array]:
+    by_iou = functools.partial(metrics.match_by_iou, true, pred, max_instances=bound)
+    found = {
+        "iou": by_iou(threshold=iou, rule="many_to_one", strict=True),
+        "50": by_iou(threshold=0.5, rule="optimal"),
+    }
+    if not quick:
+        found["distance"] = metrics.match_by_distance(
+            true, pred, threshold=distance_px, rule="many_to_one", max_instances=bound
+        )
+    counts = {
+        f"{kind}_{name}": getattr(match, kind)
+        for name, match in found.items()
+        for kind in ("tp", "fp", "fn")
+    }
+    if not quick:
+        pq = metrics.panoptic_quality(true, pred, max_instances=bound)
+        counts |= {
+            # An image without a hit has no mean IoU; it adds 0 to the sum.
+            "pq_iou": jnp.where(pq.tp > 0, pq.sq * pq.tp, 0),
+            "pq_tp": pq.tp,
+            "pq_fp": pq.fp,
+            "pq_fn": pq.fn,
+        }
+        counts["aji"] = metrics.aggregated_jaccard(true, pred, max_instances=bound)
+        counts["tp_ap"] = jnp.stack(
+            [by_iou(threshold=t, rule="optimal").tp for t in AP_THRESHOLDS]
+        )
+    return counts
+
+
+def f1(tp: float, fp: float, fn: float) -> float:
+    """2 tp / (2 tp + fp + fn); NaN without any object."""
+    whole = 2 * tp + fp + fn
+    return 2 * tp / whole if whole else float("nan")
+
+
+def summarise(
+    rows: Sequence[Mapping[str, Any]], options: Options, reference: str
+) -> dict[str, Any]:
+    """The scores of results.json from rows of `score_image`.
+
+    F1, Dice, IoU, AP and PQ come from counts summed over the images; AJI is the
+    mean over images where it is defined. An undefined score is NaN. `n_skipped`
+    counts images without cells in truth and prediction.
+    """
+
+    def total(name: str) -> float:
+        return float(sum(row[name] for row in rows))
+
+    tp, fp, fn = total("tp_px"), total("fp_px"), total("fn_px")
+    true = np.array([row["n_true"] for row in rows], float)
+    pred = np.array([row["n_pred"] for row in rows], float)
+    scores: dict[str, Any] = {
+        "dice": f1(tp, fp, fn),
+        "iou": tp / (tp + fp + fn) if tp + fp + fn else float("nan"),
+        "f1_iou": f1(total("tp_iou"), total("fp_iou"), total("fn_iou")),
+        "f1_50": f1(total("tp_50"), total("fp_50"), total("fn_50")),
+        "mae": float(metrics.mae(true, pred)),
+        "medae": float(metrics.medae(true, pred)),
+        "mpe": float(metrics.mpe(true, pred)),
+    }
+    if "pq_tp" in rows[0]:
+        scores |= _full_scores(rows, total)
+    empty = (true == 0) & (pred == 0)
+    return {
+        **scores,
+        "n_images": len(rows),
+        "n_skipped": int(empty.sum()),
+        "reference": reference,
+        "collapsed": bool(pred.sum() == 0 and true.sum() > 0),
+        "iou_threshold": options.iou,
+        "distance_px": options.distance_px,
+    }
+
+
+def _full_scores(rows, total) -> dict[str, float]:
+    tp_ap = np.sum([row["tp_ap"] for row in rows], axis=0)
+    objects = total("n_true") + total("n_pred")
+    ap = np.mean(tp_ap / (objects - tp_ap)) if objects else float("nan")
+    weight = total("pq_tp") + (total("pq_fp") + total("pq_fn")) / 2
+    aji = np.array([row["aji"] for row in rows], float)
+    return {
+        "f1_distance": f1(
+            total("tp_distance"), total("fp_distance"), total("fn_distance")
+        ),
+        "ap": float(ap),
+        "pq": total("pq_iou") / weight if weight else float("nan"),
+        "aji": float(np.nanmean(aji)) if np.isfinite(aji).any() else float("nan"),
+    }
+
+
+def rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Per-image counts and scores as CSV; undefined scores are empty."""
+    fields = [
+        "image",
+        "n_true",
+        "n_pred",
+        "dice",
+        "f1_iou",
+        "f1_distance",
+        "f1_50",
+        "aji",
+    ]
+    counts = [f"{kind}_{name}" for name in ("px", "iou", "distance", "50")
+              for kind in ("tp", "fp", "fn")]  # fmt: skip
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(fields + counts)
+    for row in rows:
+        derived = {"dice": f1(row["tp_px"], row["fp_px"], row["fn_px"])}
+        for name in ("iou", "distance", "50"):
+            derived[f"f1_{name}"] = f1(
+                *(row[f"{k}_{name}"] for k in ("tp", "fp", "fn"))
+            )
+        values = {**row, **derived}
+        writer.writerow([_csv_value(values[name]) for name in fields + counts])
+    return text.getvalue()
+
+
+def _csv_value(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.6g}"
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@"):
+        return f"'{value}"  # no spreadsheet takes a file name for a formula
+    return value
