@@ -1,0 +1,388 @@
+"""The command line: a thin shell over functions a script can call.
+
+Nothing heavy is imported here before a command has been understood: help,
+`list` and refusals answer without jax.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import fluojax
+from fluojax import catalog
+from fluojax import config as configs
+from fluojax.config import Experiment
+from fluojax.console import Console
+from fluojax.errors import UserError, nearest
+
+# Long flags of `train` and the field that each sets.
+FIELDS = {
+    "data": ("DATA", "folder, fnc_synth[/demo|/smoke] or tfds:NAME"),
+    "workdir": ("DIR", "run folder; an interrupted run in it is continued"),
+    "loss": ("NAME", "registered loss, or several joined by +"),
+    "model": ("NAME", "registered model"),
+    "steps": ("N", "training steps"),
+    "batch_size": ("N", "images per step over all devices"),
+    "crop": ("N", "side of the training crops in pixels"),
+    "lr": ("X", "learning rate"),
+    "seed": ("N", "seed of initialisation, order and augmentation"),
+}
+RENAMED = {"steps": "num_steps", "lr": "learning_rate"}
+SMOKE = {
+    "data": "fnc_synth/smoke",
+    "model": "cresunet_nano",
+    "crop": 64,
+    "batch_size": 4,
+    "num_steps": 20,
+    "eval_every": 10,
+    "save_every": 10,
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with refusals of one line that name the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = [word for word in message.split() if word.startswith("--")]
+        known = [o for action in self._actions for o in action.option_strings]
+        hint = nearest(unknown[0], known) if "unrecognized" in message else ""
+        raise UserError(f"{message}{hint}; see {self.prog} --help")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-q", "--quiet", action="store_true", help="errors only")
+    common.add_argument("-v", "--verbose", action="store_true", help="tracebacks too")
+    common.add_argument("--version", action="version", version=fluojax.__version__)
+    parser = _Parser(
+        prog="fluojax",
+        parents=[common],
+        description="Segment and count cells in fluorescence microscopy.",
+        epilog="Exit codes: 0 done, 2 request or data wrong, 3 diverged, 4 some files "
+        "failed, 75 interrupted and saved, 1 stopped by the machine or a bug.",
+    )
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", parser_class=_Parser
+    )
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, parents=[common], help=text, description=text
+        )
+        return command
+
+    demo = add("demo", "generated cells: train, predict, score, report; two minutes")
+    demo.add_argument("--out", metavar="DIR", default="fluojax-demo")
+
+    check = add("check", "pair and read everything in a folder, train nothing")
+    check.add_argument("data", metavar="DATA")
+    check.add_argument("--json", metavar="FILE", help="also write the facts as JSON")
+    _add_set(check)
+
+    train = add("train", "train, or continue, an experiment")
+    train.add_argument(
+        "config", nargs="?", metavar="CONFIG", help=".py .json .yaml .toml"
+    )
+    for field, (metavar, text) in FIELDS.items():
+        flag = "--" + field.replace("_", "-")
+        train.add_argument(flag, dest=field, metavar=metavar, help=text)
+    _add_set(train)
+    train.add_argument("--smoke", action="store_true", help="tiny generated run")
+    train.add_argument("--dry-run", action="store_true", help="check, train nothing")
+    _add_device(train)
+    train.add_argument("--deterministic", action="store_true", help="on GPUs, slower")
+    train.add_argument("--distributed", choices=("auto", "off"), default="auto")
+
+    evaluate = add("evaluate", "score a run on a split, or two folders of masks")
+    evaluate.add_argument("run", nargs="?", metavar="RUN")
+    evaluate.add_argument("--split", choices=("train", "val", "test"))
+    evaluate.add_argument("--data", metavar="DATA", help="other data than the run's")
+    evaluate.add_argument("--pred", metavar="DIR", help="predicted masks")
+    evaluate.add_argument("--true", metavar="DIR", help="true masks")
+    evaluate.add_argument("--iou", metavar="X", type=float, default=0.4)
+    evaluate.add_argument("--distance-px", metavar="X|auto", default="auto")
+    evaluate.add_argument("--threshold", metavar="X|from-run", default="from-run")
+    evaluate.add_argument("--out", metavar="DIR")
+    _add_set(evaluate)
+    _add_device(evaluate)
+
+    predict = add("predict", "masks, tables and overlays for images")
+    predict.add_argument("run", metavar="RUN")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders")
+    predict.add_argument("--out", metavar="DIR", default="predictions")
+    predict.add_argument(
+        "--save", metavar="LIST", default="masks,cells,overlay",
+        help="of masks, cells, overlay, probs",
+    )  # fmt: skip
+    predict.add_argument("--tile", metavar="N|auto|off", default="auto")
+    predict.add_argument("--threshold", metavar="X|from-run", default="from-run")
+    predict.add_argument("--pixel-size", metavar="UM", type=float)
+    predict.add_argument("--overwrite", action="store_true")
+    _add_set(predict)
+    _add_device(predict)
+
+    listing = add("list", "losses, models, metrics and data sets, a line each")
+    listing.add_argument(
+        "what", nargs="?", metavar="WHAT", help="|".join(catalog.CATALOG)
+    )
+    info = add("info", "versions and devices, to paste into a bug report")
+    _add_device(info)
+    return parser
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="any field of the experiment, dotted; repeatable",
+    )  # fmt: skip
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; never shows a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verbose = "-v" in arguments or "--verbose" in arguments
+    try:
+        args = build_parser().parse_args(arguments)
+        if args.command is None:
+            build_parser().print_help()
+            return 2
+        _environment(args)
+        return COMMANDS[args.command](args, Console(quiet=args.quiet))
+    except UserError as error:
+        if verbose:
+            traceback.print_exc()
+        _complain(f"fluojax: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain("fluojax: stopped at once; what was saved before is intact")
+        return 130
+    except BrokenPipeError:
+        return 0
+    except OSError as error:
+        if verbose:
+            traceback.print_exc()
+        name = f"{error.filename}: " if error.filename else ""
+        _complain(f"fluojax: {name}{error.strerror or error}")
+        return 1
+    except ImportError as error:
+        if verbose:
+            traceback.print_exc()
+        _complain(f'fluojax: {error}; pip install "fluojax[train]" brings all')
+        return 2
+    except Exception as error:
+        return _bug(error, verbose)
+
+
+def _bug(error: Exception, verbose: bool) -> int:
+    if "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
+        need = " ".join(str(error).split())[:160]
+        _complain(
+            f"fluojax: out of device memory: {need}; try half the --batch-size, a "
+            "smaller --crop, or --set remat=true; if another process holds memory, "
+            "lower XLA_PYTHON_CLIENT_MEM_FRACTION (JAX reserves 75 %)"
+        )
+        return 1
+    if verbose:
+        traceback.print_exc()
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="fluojax-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(traceback.format_exc())
+    _complain(
+        f"fluojax: {type(error).__name__}: {' '.join(str(error).split())[:300]} - this "
+        f"is a bug; the traceback is in {file.name}"
+    )
+    return 1
+
+
+def _complain(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+def _environment(args: argparse.Namespace) -> None:
+    """What must be set before jax is imported."""
+    device = getattr(args, "device", "auto")
+    if device != "auto":
+        os.environ["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(device, device)
+    if getattr(args, "deterministic", False):
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    cache = Path.home() / ".cache" / "fluojax" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    # The C++ log has nothing for users; errors still come as exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+# --- commands ---------------------------------------------------------------------
+
+
+def _demo(args: argparse.Namespace, console: Console) -> int:
+    from fluojax import demo
+
+    demo.run(Path(args.out), console)
+    return 0
+
+
+def experiment_of(args: argparse.Namespace) -> Experiment:
+    """File, then flags, then --set: the later wins."""
+    config = configs.load_config(args.config) if args.config else Experiment()
+    overrides: dict[str, Any] = dict(SMOKE) if args.smoke else {}
+    for field in FIELDS:
+        value = getattr(args, field)
+        if value is not None:
+            overrides[RENAMED.get(field, field)] = value
+    overrides |= configs.parse_assignments(args.set)
+    config = configs.apply_overrides(config, overrides)
+    _check_names(config)
+    return config
+
+
+def _check_names(config: Experiment) -> None:
+    """Unknown losses and models are refused before jax is imported."""
+    wanted = [("loss", term.name) for term in config.loss] + [("model", config.model)]
+    for kind, name in wanted:
+        known = catalog.CATALOG["losses" if kind == "loss" else "models"]
+        if name not in known:
+            raise UserError(
+                f"{kind}: {name!r} is unknown{nearest(name, known)}; "
+                f"`fluojax list {'losses' if kind == 'loss' else 'models'}` names all"
+            )
+
+
+def _train(args: argparse.Namespace, console: Console) -> int:
+    config = experiment_of(args)
+    from fluojax import workflow
+
+    if args.distributed == "auto":
+        workflow.join_cluster()
+    results = workflow.train(config, console=console, dry_run=args.dry_run)
+    del results
+    return 0
+
+
+def _check(args: argparse.Namespace, console: Console) -> int:
+    overrides = configs.parse_assignments(args.set)
+    config = configs.apply_overrides(Experiment(data=args.data), overrides)
+    from fluojax import workflow
+
+    return workflow.check(config, console, json_file=args.json)
+
+
+def _number_or(text: str, word: str, flag: str) -> float | None:
+    """A number, or None for the word that stands for the default."""
+    if text == word:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise UserError(f"{flag}: needs a number or {word}, got {text!r}") from None
+    if not value >= 0 or value == float("inf"):
+        raise UserError(f"{flag}: needs a number of at least 0, got {text}")
+    return value
+
+
+def _evaluate(args: argparse.Namespace, console: Console) -> int:
+    distance = _number_or(args.distance_px, "auto", "--distance-px")
+    threshold = _threshold(args.threshold)
+    folders = args.pred is not None or args.true is not None
+    if folders and (args.pred is None or args.true is None):
+        raise UserError("evaluate: two folders need both --pred DIR and --true DIR")
+    if folders == (args.run is not None):
+        raise UserError("evaluate: needs either RUN or --pred DIR --true DIR")
+    if not 0 <= args.iou < 1:
+        raise UserError(f"--iou: must lie in [0, 1), got {args.iou:g}")
+    from fluojax import workflow
+
+    out = Path(args.out) if args.out else None
+    if folders:
+        workflow.evaluate_folders(
+            Path(args.pred), Path(args.true), iou=args.iou, distance_px=distance,
+            out=out or Path("evaluation"), console=console,
+        )  # fmt: skip
+    else:
+        workflow.evaluate_run(
+            Path(args.run), split=args.split, data=args.data, iou=args.iou,
+            distance_px=distance, threshold=threshold, out=out, console=console,
+            overrides=configs.parse_assignments(args.set),
+        )  # fmt: skip
+    return 0
+
+
+def _threshold(text: str) -> float | None:
+    value = _number_or(text, "from-run", "--threshold")
+    if value is not None and value > 1:
+        raise UserError(f"--threshold: is a probability, at most 1, got {text}")
+    return value
+
+
+def _predict(args: argparse.Namespace, console: Console) -> int:
+    threshold = _threshold(args.threshold)
+    save = tuple(word.strip() for word in args.save.split(",") if word.strip())
+    known = ("masks", "cells", "overlay", "probs")
+    for word in save:
+        if word not in known:
+            raise UserError(f"--save: {word!r} is none of {', '.join(known)}")
+    tile: Any = {"auto": "auto", "off": None}.get(args.tile, args.tile)
+    if isinstance(tile, str) and tile != "auto":
+        if not tile.isdigit() or int(tile) == 0:
+            raise UserError(f"--tile: needs a number, auto or off, got {args.tile!r}")
+        tile = int(tile)
+    from fluojax import predicting
+
+    return predicting.predict_files(
+        Path(args.run), args.images, Path(args.out), save=save, tile=tile,
+        threshold=threshold, pixel_size_um=args.pixel_size, overwrite=args.overwrite,
+        overrides=configs.parse_assignments(args.set), console=console,
+    )  # fmt: skip
+
+
+def _list(args: argparse.Namespace, console: Console) -> int:
+    if args.what is not None and args.what not in catalog.CATALOG:
+        raise UserError(
+            f"list: {args.what!r} is unknown{nearest(args.what, catalog.CATALOG)}; "
+            f"known are {', '.join(catalog.CATALOG)}"
+        )
+    for kind, entries in catalog.CATALOG.items():
+        if args.what in (None, kind):
+            console.line(f"{kind}")
+            width = max(map(len, entries))
+            for name, entry in entries.items():
+                paper = f"  [{entry.paper}]" if entry.paper else ""
+                console.line(f"  {name:<{width}}  {entry.line}{paper}")
+    return 0
+
+
+def _info(args: argparse.Namespace, console: Console) -> int:
+    from fluojax import runs
+
+    for name, value in runs.environment().items():
+        console.line(f"{name:<18} {value}")
+    for package in runs.OPTIONAL:
+        console.line(f"{package:<18} {runs.version(package) or 'not installed'}")
+    return 0
+
+
+COMMANDS = {
+    "demo": _demo,
+    "check": _check,
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "list": _list,
+    "info": _info,
+}

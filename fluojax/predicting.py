@@ -1,0 +1,221 @@
+"""`fluojax predict`: files in, label images, tables and overlays out.
+
+Outputs of an image are written under temporary names and renamed, the record
+of the call (predict.json) says with which settings, and an image that is
+finished under the same settings is skipped: a killed call is continued by the
+same command.
+"""
+
+import glob
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fluojax import config as configs
+from fluojax import runs, workflow
+from fluojax.config import DataOptions
+from fluojax.console import Console, duration
+from fluojax.data import read
+from fluojax.data.folder import MASK_ENDINGS, OUTPUT_ENDINGS, list_files
+from fluojax.errors import UserError, some
+from fluojax.files import to_json, write_atomic
+from fluojax.inference import files, prediction, tables
+from fluojax.inference.postprocess import instances_from_probs
+
+ENDINGS = {
+    "masks": "_masks.tif",
+    "cells": "_cells.csv",
+    "overlay": "_overlay.png",
+    "probs": "_probs.tif",
+}
+
+
+def find_images(arguments: Sequence[str]) -> list[Path]:
+    """Files, folders and globs as a list of images; our own outputs are left out.
+
+    Raises:
+      UserError: nothing is found, or two images would write the same outputs.
+    """
+    found: list[Path] = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            found += [p for p in list_files(path) if _is_image(p)]
+        elif path.exists() or path.is_symlink():
+            found.append(path)
+        else:
+            matches = sorted(glob.glob(argument, recursive=True))
+            if not matches:
+                raise UserError(f"{argument}: no such file or folder, and no match")
+            found += [
+                Path(m) for m in matches if Path(m).is_file() and _is_image(Path(m))
+            ]
+    images = list(dict.fromkeys(found))
+    if not images:
+        raise UserError(
+            f"no images in {some(arguments)}; readable are .tif .tiff .png .jpg .npy"
+        )
+    stems: dict[str, Path] = {}
+    for image in images:
+        other = stems.setdefault(image.stem, image)
+        if other != image:
+            raise UserError(
+                f"{other} and {image} would both write {image.stem}_masks.tif; predict "
+                "them into two --out folders"
+            )
+    return images
+
+
+def _is_image(path: Path) -> bool:
+    own = path.stem.endswith((*MASK_ENDINGS, *OUTPUT_ENDINGS))
+    return path.suffix.lower() in read.IMAGE_SUFFIXES and not own
+
+
+def predict_files(
+    run_folder: Path,
+    arguments: Sequence[str],
+    out: Path,
+    *,
+    save: Sequence[str] = ("masks", "cells", "overlay"),
+    tile: int | None | str = "auto",
+    threshold: float | None = None,
+    pixel_size_um: float | None = None,
+    overwrite: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    console: Console,
+) -> int:
+    """Predicts every image; returns 0, or 4 if some files failed.
+
+    Raises:
+      UserError: no run, no image, or `out` holds results of other settings.
+    """
+    images = find_images(arguments)
+    run = workflow.with_overrides(
+        runs.open_run(run_folder, threshold=threshold), overrides
+    )
+    post = configs.postprocess_options(run.config)
+    settings = {
+        "run": run_folder.name,
+        "checkpoint": run.step,
+        "threshold": run.threshold,
+        "postprocess": post,
+        "tile": tile,
+        "save": sorted(save),
+        "pixel_size_um": pixel_size_um,
+        "data_options": asdict(run.config.data_options),
+    }
+    done = _finished(out, settings, overwrite)
+    network = workflow.network_of(run)
+    failures: dict[str, str] = {}
+    rows = dict(done)
+    clock = workflow.Stopwatch()
+    for number, path in enumerate(images, start=1):
+        if path.stem in done and _complete(out, path.stem, save):
+            continue
+        try:
+            rows[path.stem] = _predict_one(
+                path, run, network, out, save, tile, post, pixel_size_um
+            )
+            failures.pop(path.name, None)
+        except UserError as error:
+            failures[path.name] = str(error)
+            console.line(f"skipped {error}")
+        _write_record(out, settings, rows, failures)
+        console.progress(
+            number, {"images": f"{number}/{len(images)}", "image": path.name},
+            last=number == len(images),
+        )  # fmt: skip
+    _write_record(out, settings, rows, failures)
+    write_atomic(out / "counts.csv", tables.counts_csv(rows[s] for s in sorted(rows)))
+    _note_nothing_found(rows, run, console)
+    cells = sum(row["count"] for row in rows.values())
+    console.line(
+        f"{len(images)} images, {cells:,} cells, {len(failures)} failed, "
+        f"{duration(clock.seconds())} -> {out}"
+    )
+    return 4 if failures else 0
+
+
+def _predict_one(path, run, network, out, save, tile, post, pixel_size_um):
+    options: DataOptions = run.config.data_options
+    array, axes = read.read_image(path, max_pixels=options.max_pixels)
+    picture = read.as_picture(
+        path, array, axes, channel=options.channel, z=options.z,
+        given_axes=options.axes,
+    )  # fmt: skip
+    if picture.shape[-1] != run.channels:
+        raise read.UnreadableFile(
+            f"{path}: {picture.shape[-1]} channels, the network was trained on "
+            f"{run.channels}; choose one with --set data_options.channel=N"
+        )
+    probs = prediction.probabilities(network, picture, tile=tile)
+    instances = instances_from_probs(probs, threshold=run.threshold, **post)
+    count = int(instances.max(initial=0))
+    spacing = pixel_size_um
+    table = tables.cell_table(instances, picture, probs, pixel_size_um=spacing)
+    contents = {
+        "masks": lambda: files.labels_tiff_bytes(instances, spacing),
+        "cells": lambda: tables.cells_csv(path.stem, table),
+        "overlay": lambda: files.overlay_png_bytes(
+            picture, instances, f"{path.stem}: {count} cells"
+        ),
+        "probs": lambda: files.probs_tiff_bytes(probs, spacing),
+    }
+    for kind in save:
+        write_atomic(out / (path.stem + ENDINGS[kind]), contents[kind]())
+    return {
+        "image": path.name,
+        "count": count,
+        "true_count": "",
+        "foreground_share": float((instances > 0).mean()),
+        "max_probability": float(probs.max()),
+        "note": "",
+    }
+
+
+def _complete(out: Path, stem: str, save: Sequence[str]) -> bool:
+    return all((out / (stem + ENDINGS[kind])).is_file() for kind in save)
+
+
+def _finished(out: Path, settings: Mapping[str, Any], overwrite: bool) -> dict:
+    """Rows of images finished earlier under the same settings."""
+    path = out / "predict.json"
+    if overwrite or not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        earlier, rows = record["settings"], record["images"]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: damaged; --overwrite starts anew") from error
+    settings = json.loads(to_json(settings))
+    if earlier != settings:
+        changed = [k for k in settings if earlier.get(k) != settings[k]]
+        raise UserError(
+            f"{out} holds predictions of other settings ({some(changed)}); --overwrite, "
+            "or another --out"
+        )
+    return rows
+
+
+def _write_record(out: Path, settings, rows, failures) -> None:
+    record = {
+        "settings": settings,
+        "versions": {"fluojax": runs.fluojax.__version__},
+        "images": dict(sorted(rows.items())),
+        "failures": dict(sorted(failures.items())),
+    }
+    write_atomic(out / "predict.json", to_json(record))
+
+
+def _note_nothing_found(rows: Mapping[str, Mapping], run, console: Console) -> None:
+    empty = [row for row in rows.values() if row["count"] == 0]
+    if not empty:
+        return
+    highest = max(row["max_probability"] for row in empty)
+    console.line(
+        f"0 cells in {len(empty)} of {len(rows)} images; highest probability there "
+        f"{highest:.2f}, threshold {run.threshold:g}. If cells are visible: lower "
+        "--threshold, and compare intensities and channel with the training images"
+    )

@@ -1,0 +1,230 @@
+"""The folder of a run: what is written into it, and how it is read back.
+
+Everything in it is data; reading a run executes nothing.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fluojax
+from fluojax import config as configs
+from fluojax.config import Experiment
+from fluojax.errors import UserError, some
+from fluojax.files import to_json, write_atomic
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+OPTIONAL = ("tensorflow-datasets", "array-record", "tifffile", "imagecodecs", "pillow")
+OPTIONAL += ("scipy", "scikit-image", "matplotlib", "tensorboardX", "PyYAML")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network and all that is needed to use it again.
+
+    Attributes:
+      folder: the run folder.
+      config: the resolved experiment.
+      model: Flax module in evaluation form (no device axis).
+      variables: `params` and `batch_stats` of the best checkpoint.
+      step: the step they come from.
+      threshold: probability above which a pixel belongs to a cell.
+      reference: what its data set counts against, "components" or "instances".
+    """
+
+    folder: Path
+    config: Experiment
+    model: Any
+    variables: Any
+    step: int
+    threshold: float
+    channels: int
+    diameter: float
+    reference: str
+
+
+def start_run(config: Experiment, workdir: Path, facts: dict[str, Any]) -> None:
+    """Writes config.json, command.txt and environment.json, or checks them.
+
+    Args:
+      config: resolved.
+      workdir: new, or the folder of an interrupted run of the same experiment.
+      facts: what the run must know about its data (`channels`, ...).
+
+    Raises:
+      UserError: the folder holds another experiment or is none of ours.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        _refuse_other(config, read_config(workdir), workdir)
+    elif (workdir / "checkpoints").exists():
+        raise UserError(
+            f"{path} is missing beside checkpoints; put it back, or choose another "
+            "--workdir"
+        )
+    write_atomic(path, to_json(configs.to_dict(config)))
+    write_atomic(workdir / "data.json", to_json(facts))
+    write_atomic(workdir / "environment.json", to_json(environment()))
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    command = shlex.join(["fluojax", *sys.argv[1:]])
+    with open(workdir / "command.txt", "a", encoding="utf-8") as file:
+        file.write(f"{now}  {command}\n")
+
+
+def _refuse_other(new: Experiment, old: Experiment, workdir: Path) -> None:
+    differing = [
+        f"{field.name}: {getattr(old, field.name)!r} -> {getattr(new, field.name)!r}"
+        for field in dataclasses.fields(Experiment)
+        if field.name not in configs.RESUMABLE
+        and configs.to_dict(old)[field.name] != configs.to_dict(new)[field.name]
+    ]
+    if differing:
+        raise UserError(
+            f"{workdir} holds another experiment: {some(differing, 8)}; resume: drop "
+            "the changes; new run: another --workdir"
+        )
+
+
+def read_config(workdir: Path) -> Experiment:
+    """`config.json` of a run folder.
+
+    Raises:
+      UserError: the folder is no run, or the file is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"{workdir}: no run: config.json is missing")
+    return configs.load_config(path)
+
+
+def read_facts(workdir: Path) -> dict[str, Any]:
+    """`data.json` of a run folder."""
+    try:
+        return json.loads((workdir / "data.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{workdir}/data.json: not readable: {error}") from error
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices; no user, host or path names."""
+    import jax
+
+    return {
+        "fluojax": fluojax.__version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        **{name: version(name) for name in PACKAGES},
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
+    }
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """Commit of the source tree, with + if it has changes; None outside git."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != root:
+            return None
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def open_run(folder: str | Path, *, threshold: float | None = None) -> Run:
+    """Reads the best checkpoint of a run, verified.
+
+    Args:
+      folder: run folder.
+      threshold: in place of the one the run was configured with or tuned to.
+
+    Raises:
+      UserError: no run, no checkpoint, or a damaged one.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from fluojax.models import create_model
+    from fluojax.train.checkpoint import Checkpoints
+    from fluojax.train.loop import abstract_state
+    from fluojax.train.state import variables_of
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such run folder")
+    config = read_config(folder)
+    facts = read_facts(folder)
+    notes: list[str] = []
+    checkpoints = Checkpoints(folder / "checkpoints", say=notes.append)
+    like = abstract_state(config, facts["channels"])
+    step = checkpoints.best_step()
+    if step is not None and checkpoints.damage(step) is None:
+        state, _ = checkpoints.restore(step, like)
+    else:
+        restored = checkpoints.restore_latest(like)
+        if restored is None:
+            raise UserError(f"{folder}: no usable checkpoint. {' '.join(notes)}")
+        step, state, _ = restored
+    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
+    model = create_model(config.model, dtype=dtype, **config.model_options)
+    return Run(
+        folder=folder,
+        config=config,
+        model=model,
+        variables=jax.tree.map(jnp.asarray, variables_of(state, model.momentum)),
+        step=step,
+        threshold=_threshold(config, folder) if threshold is None else threshold,
+        channels=facts["channels"],
+        diameter=facts["diameter"],
+        reference=facts["reference"],
+    )
+
+
+def _threshold(config: Experiment, folder: Path) -> float:
+    """The configured threshold, or the one tuned when training ended."""
+    if config.threshold is not None:
+        return config.threshold
+    results = read_results(folder)
+    if results is None:
+        raise UserError(
+            f"{folder}: its threshold is tuned when training ends, which it has not; "
+            "give --threshold"
+        )
+    return float(results["threshold"])
+
+
+def read_results(folder: Path) -> dict[str, Any] | None:
+    """`results.json`, None where the run has not finished."""
+    path = folder / "results.json"
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not readable: {error}") from error

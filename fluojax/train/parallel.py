@@ -1,0 +1,77 @@
+"""The only module that knows about devices.
+
+State leaves carry no device axis: they are replicated over the local devices
+(`replicate`), and a batch has leaves `[devices, examples per device, ...]`
+(`shard`). Leaving `jax.pmap` would change this module alone.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fluojax.errors import UserError
+
+AXIS = "batch"
+
+
+def train_step(step: Callable) -> Callable:
+    """`step(state, batch)` over all devices; the old state is given up."""
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=(None, None),
+        donate_argnums=0,
+    )
+
+
+def eval_step(step: Callable) -> Callable:
+    """`step(variables, batch)`; results keep the device axis of the batch."""
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=0)
+
+
+def replicated() -> NamedSharding:
+    """One copy on each local device."""
+    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(tree: Any) -> Any:
+    """The tree on every local device.
+
+    Before the first step, always: a state that lies elsewhere would compile the
+    step twice.
+    """
+    return jax.device_put(tree, replicated())
+
+
+def fetch(tree: Any) -> Any:
+    """NumPy copies of replicated arrays; they survive the next, donating step."""
+    return jax.tree.map(lambda x: np.array(x.addressable_data(0), copy=True), tree)
+
+
+def shard(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`[n, ...]` as `[local devices, n / devices, ...]`."""
+    devices = jax.local_device_count()
+    return {k: v.reshape(devices, -1, *v.shape[1:]) for k, v in batch.items()}
+
+
+def local_indices(batch_size: int) -> range:
+    """The part of the global batch that belongs to this process."""
+    share = batch_size // jax.process_count()
+    return range(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuses a global batch that the devices cannot share equally."""
+    devices = jax.device_count()
+    if batch_size % devices:
+        below = batch_size // devices * devices
+        sizes = [n for n in (below, below + devices) if n]
+        raise UserError(
+            f"batch_size {batch_size} is not divisible by {devices} devices; nearest: "
+            + ", ".join(f"--batch-size {n}" for n in sizes)
+        )

@@ -1,0 +1,172 @@
+"""The pure train and evaluation steps: no devices, no files, no clocks.
+
+A step sees the part of the batch that lies on its device. With `axis_name`
+gradients, statistics and metrics are averaged over that axis; with None the
+same body runs alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fluojax import losses
+from fluojax.config import Term
+from fluojax.data import scaling
+from fluojax.data.augment import Augmentation
+from fluojax.train.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+_DROPOUT = 0x7FFFFFFF  # a number that no position in a batch takes
+LossTerms = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+
+
+def create_loss(terms: Sequence[Term]) -> LossTerms:
+    """`f(logits, labels, **context)` -> mean loss and the mean of each term.
+
+    Names and options are looked up here, before anything is compiled.
+    """
+    functions = [losses.create_loss(term.name, **term.options) for term in terms]
+
+    def value(logits, labels, **context):
+        parts = {}
+        total = 0.0
+        for term, function in zip(terms, functions, strict=True):
+            part = jnp.mean(function(logits, labels, **context))
+            parts[term.name] = part
+            total = total + term.weight * part
+        return total, parts
+
+    return value
+
+
+def labels_of(instances: jax.Array, num_classes: int) -> jax.Array:
+    """Foreground `[..., 1]`, or background and foreground `[..., 2]`, float32."""
+    inside = (instances > 0).astype(jnp.float32)[..., None]
+    return inside if num_classes == 1 else jnp.concatenate([1 - inside, inside], -1)
+
+
+def prepare(
+    batch: Batch, key: jax.Array, kind: scaling.Scaling, augment: Augmentation | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Scaled and augmented images, instances and `where` of a batch.
+
+    Draws are keyed by the position in the global batch, so that they do not
+    depend on how many devices share it.
+    """
+    image = scaling.apply(batch["image"], batch["scale"], kind)
+    instances, where = batch["instances"], batch["where"]
+    if augment is None:
+        return image, instances, where
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
+    return jax.vmap(augment)(keys, image, instances, where)
+
+
+def make_train_step(
+    model: Any,
+    loss: LossTerms,
+    optimizer: optax.GradientTransformation,
+    *,
+    key: jax.Array,
+    scaling_kind: scaling.Scaling,
+    augment: Augmentation | None,
+    num_classes: int = 1,
+    axis_name: str | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """`step(state, batch) -> (state, metrics)` with metrics as 0-d arrays.
+
+    Metrics are `loss`, `grad_norm`, `foreground` (predicted share),
+    `foreground_true`, and `loss/<term>` where there are several terms.
+    """
+
+    def train_step(state: TrainState, batch: Batch):
+        step_key = jax.random.fold_in(key, state.step)
+        image, instances, where = prepare(batch, step_key, scaling_kind, augment)
+        labels = labels_of(instances, num_classes)
+        dropout = jax.random.fold_in(step_key, _DROPOUT)
+        if axis_name is not None:
+            dropout = jax.random.fold_in(dropout, jax.lax.axis_index(axis_name))
+
+        def objective(params):
+            logits, changed = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                image,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout},
+            )
+            total, parts = loss(
+                logits, labels, instances=instances, where=where[..., None]
+            )
+            shares = {
+                "foreground": jnp.mean(logits[..., -1] > _background(logits)),
+                "foreground_true": jnp.mean(labels[..., -1]),
+            }
+            return total, (changed.get("batch_stats", {}), parts, shares)
+
+        (total, aux), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        total, grads, (stats, parts, shares) = mean((total, grads, aux), axis_name)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
+        metrics = {"loss": total, "grad_norm": optax.tree.norm(grads), **shares}
+        if len(parts) > 1:
+            metrics |= {f"loss/{name}": part for name, part in parts.items()}
+        new = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=stats,
+            opt_state=opt_state,
+        )
+        fine = all_finite((total, metrics["grad_norm"], new.params, stats))
+        first_bad = jnp.where(fine | (state.bad_step >= 0), state.bad_step, new.step)
+        return new.replace(bad_step=first_bad), metrics
+
+    return train_step
+
+
+def make_eval_step(
+    model: Any,
+    loss: LossTerms,
+    *,
+    scaling_kind: scaling.Scaling,
+    num_classes: int = 1,
+) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
+    """`step(variables, batch) -> (probs [B, H, W], loss [B])`, whole images."""
+
+    def eval_step(variables, batch: Batch):
+        image = scaling.apply(batch["image"], batch["scale"], scaling_kind)
+        logits = model.apply(variables, image, train=False)
+        labels = labels_of(batch["instances"], num_classes)
+
+        def one(logits, labels, instances, where):
+            context = {"instances": instances[None], "where": where[None, ..., None]}
+            return loss(logits[None], labels[None], **context)[0]
+
+        values = jax.vmap(one)(logits, labels, batch["instances"], batch["where"])
+        return foreground_probability(logits), values
+
+    return eval_step
+
+
+def foreground_probability(logits: jax.Array) -> jax.Array:
+    """`[B, H, W]` probability of the last class from `[B, H, W, K]` logits."""
+    if logits.shape[-1] == 1:
+        return jax.nn.sigmoid(logits[..., 0])
+    return jax.nn.softmax(logits, -1)[..., -1]
+
+
+def _background(logits: jax.Array) -> jax.Array | float:
+    return 0.0 if logits.shape[-1] == 1 else jnp.max(logits[..., :-1], -1)
+
+
+def mean(tree: Any, axis_name: str | None) -> Any:
+    """Average over the devices; the tree itself where there is no axis."""
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """One boolean for all floating-point leaves."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
