@@ -30,7 +30,7 @@ def pair(
     if jnp.issubdtype(labels.dtype, jnp.complexfloating):
         raise TypeError(f"{function}: labels must be real, got {labels.dtype}")
     if logits.ndim not in (4, 5):
-        remedy = "; add the batch with logits[None]" if logits.ndim in (3,) else ""
+        remedy = "; add the batch with logits[None]" if logits.ndim == 3 else ""
         raise ValueError(
             f"{function}: logits must be [batch, rows, columns, classes] or "
             f"[batch, depth, rows, columns, classes], got {logits.shape}{remedy}"
@@ -45,7 +45,8 @@ def pair(
             f"{function}: labels must have the shape of logits {logits.shape}, "
             f"got {labels.shape}{remedy}"
         )
-    dtype = jnp.promote_types(logits.dtype, jnp.float32)
+    wide = jnp.finfo(logits.dtype).bits >= 32
+    dtype = logits.dtype if wide else jnp.dtype(jnp.float32)
     return logits.astype(dtype), labels.astype(dtype)
 
 

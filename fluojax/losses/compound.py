@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.typing import ArrayLike
 
 from fluojax.losses.overlap import dice_loss, focal_tversky_loss, power_mae_loss
@@ -222,7 +223,7 @@ def _dice(logits, labels, smooth, reduction, batch_size, where) -> jax.Array:
         both = dice_loss(
             logits, labels, smooth=smooth, include_background=True, where=where
         )
-        return max(logits.shape[-1], 2) * batch_size * both
+        return max(np.shape(logits)[-1], 2) * batch_size * both
     raise ValueError(
         'combined_loss: dice_reduction must be "mean" or "fluocells", '
         f"got {reduction!r}"

@@ -247,8 +247,9 @@ def power_mae_loss(
     pixels, which changes the value by less than 1e-6 over the pixel count.
     """
     name = "power_mae_loss"
-    several = jnp.ndim(logits) > 0 and jnp.shape(logits)[-1] > 1
-    view = _view(name, logits, labels, where, None, include_background=several)
+    logits, labels, where = shared.inputs(name, logits, labels, where)
+    several = logits.shape[-1] > 1
+    view = _classes(logits, labels, where, None, include_background=several)
     share = 0.5 if several else 1.0
     errors = share * jnp.sum(_total(view, _distance(view)), axis=-1)
     pixels = jnp.mean(shared.pixel_count(view.where, view.probs), axis=-1)
@@ -267,6 +268,10 @@ class _View(NamedTuple):
 def _view(name, logits, labels, where, weights, include_background) -> _View:
     logits, labels, where = shared.inputs(name, logits, labels, where)
     weights = shared.pixel_weights(name, weights, logits)
+    return _classes(logits, labels, where, weights, include_background)
+
+
+def _classes(logits, labels, where, weights, include_background) -> _View:
     if logits.shape[-1] == 1:
         probs = shared.sigmoid(logits)
         if include_background:
