@@ -48,10 +48,24 @@ class _Parser(argparse.ArgumentParser):
     """argparse with refusals of one line that name the nearest option."""
 
     def error(self, message: str) -> NoReturn:
-        unknown = [word for word in message.split() if word.startswith("--")]
-        known = [o for action in self._actions for o in action.option_strings]
-        hint = nearest(unknown[0], known) if "unrecognized" in message else ""
+        words = message.replace("'", " ").split()
+        if "unrecognized" in words:
+            known = {o for parser in _parsers(self) for o in parser._option_string_actions}
+            hint = nearest(next(w for w in words if w.startswith("-")), known)
+        elif "COMMAND:" in words:
+            hint = nearest(words[words.index("choice:") + 1], COMMANDS)
+        else:
+            hint = ""
         raise UserError(f"{message}{hint}; see {self.prog} --help")
+
+
+def _parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """The parser and those of its commands: argparse blames the top for all."""
+    found = [parser]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found += action.choices.values()
+    return found
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -40,12 +41,20 @@ def replicated() -> NamedSharding:
 
 
 def replicate(tree: Any) -> Any:
-    """The tree on every local device.
+    """The tree on every local device, in memory of its own.
 
     Before the first step, always: a state that lies elsewhere would compile the
-    step twice.
+    step twice. The copy is needed: on CPUs `device_put` lets all devices share
+    the memory of one aligned NumPy array, and a step that donates its state
+    then writes into it once per device.
     """
-    return jax.device_put(tree, replicated())
+    sharding = replicated()
+    placed = jax.device_put(tree, sharding)
+    return jax.jit(_copy, out_shardings=sharding)(placed)
+
+
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
 
 
 def fetch(tree: Any) -> Any:
