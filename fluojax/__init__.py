@@ -13,9 +13,9 @@ _LAZY = ("fit", "load", "evaluate")
 
 def __getattr__(name: str):
     if name in _LAZY:
-        from fluojax import workflow
+        from fluojax import api
 
-        return getattr(workflow, name)
+        return getattr(api, name)
     raise AttributeError(f"module 'fluojax' has no attribute {name!r}")
 
 

@@ -15,62 +15,182 @@ class Entry(NamedTuple):
 
 
 LOSSES = {
-    'bce_w100': Entry('', ''),
-    'bce_w100_fluocells': Entry('', ''),
-    'bce_w200': Entry('', ''),
-    'bce_w200_fluocells': Entry('', ''),
-    'bce_w50': Entry('', ''),
-    'bce_w50_fluocells': Entry('', ''),
-    'combined_balanced': Entry('', ''),
-    'combined_balanced_fluocells': Entry('', ''),
-    'combined_cellvit': Entry('', ''),
-    'combined_cellvit_fluocells': Entry('', ''),
-    'combined_focal_tversky_loss': Entry('', ''),
-    'combined_ft_balanced': Entry('', ''),
-    'combined_ft_balanced_fluocells': Entry('', ''),
-    'combined_ft_cellvit': Entry('', ''),
-    'combined_ft_cellvit_fluocells': Entry('', ''),
-    'combined_ft_overcrowd': Entry('', ''),
-    'combined_ft_overcrowd_fluocells': Entry('', ''),
-    'combined_loss': Entry('', ''),
-    'combined_overcrowd': Entry('', ''),
-    'combined_overcrowd_fluocells': Entry('', ''),
-    'cross_entropy_loss': Entry('', ''),
-    'dice': Entry('', ''),
-    'dice_fluocells': Entry('', ''),
-    'dice_loss': Entry('', ''),
-    'focal': Entry('', ''),
-    'focal_fluocells': Entry('', ''),
-    'focal_imsahlo': Entry('', ''),
-    'focal_loss': Entry('', ''),
-    'focal_retinanet': Entry('', ''),
-    'focal_tversky': Entry('', ''),
-    'focal_tversky_fluocells': Entry('', ''),
-    'focal_tversky_loss': Entry('', ''),
-    'focal_tversky_slides': Entry('', ''),
-    'jaccard_loss': Entry('', ''),
-    'power_mae_loss': Entry('', ''),
-    'tversky_imsahlo': Entry('', ''),
-    'tversky_loss': Entry('', ''),
-    'weighted_sum': Entry('', ''),
+    "cross_entropy_loss": Entry("cross-entropy, weighted by class and by pixel", "-"),
+    "focal_loss": Entry(
+        "cross-entropy focused on pixels predicted badly", "Lin et al., ICCV 2017"
+    ),
+    "dice_loss": Entry(
+        "1 minus the overlap of areas (F1 of soft masks)", "Milletari et al., 3DV 2016"
+    ),
+    "jaccard_loss": Entry(
+        "1 minus intersection over union of soft masks", "Rahman and Wang, ISVC 2016"
+    ),
+    "tversky_loss": Entry(
+        "Dice with separate prices for false positives and negatives",
+        "Salehi et al., MLMI 2017",
+    ),
+    "focal_tversky_loss": Entry(
+        "power of the Tversky loss", "Abraham and Khan, ISBI 2019"
+    ),
+    "power_mae_loss": Entry(
+        "power of the mean absolute error, the study's focal Tversky in effect",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (program)",
+    ),
+    "combined_loss": Entry(
+        "cross-entropy + Dice + focal",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023",
+    ),
+    "combined_focal_tversky_loss": Entry(
+        "cross-entropy + Dice + focal Tversky",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023",
+    ),
+    "weighted_sum": Entry("weighted sum of named losses", "-"),
+    "bce_w50": Entry(
+        "cross-entropy, cells weigh 50, mean over pixels",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (slides)",
+    ),
+    "bce_w100": Entry(
+        "cross-entropy, cells weigh 100, mean over pixels",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (slides)",
+    ),
+    "bce_w200": Entry(
+        "cross-entropy, cells weigh 200, mean over pixels",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (slides)",
+    ),
+    "dice": Entry(
+        "Dice of the foreground, smoothing 1",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (slides)",
+    ),
+    "focal": Entry(
+        "focal, gamma 2, no alpha",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (slides)",
+    ),
+    "focal_tversky_slides": Entry(
+        "focal Tversky 0.3/0.7, exponent 2, smoothing 1e-6",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (slides)",
+    ),
+    "combined_balanced": Entry(
+        ".3 cross-entropy + .3 Dice + .4 focal",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (slides)",
+    ),
+    "combined_overcrowd": Entry(
+        ".2 cross-entropy + .5 Dice + .3 focal",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (slides)",
+    ),
+    "combined_cellvit": Entry(
+        ".5 cross-entropy + .3 Dice + .5 focal",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (slides)",
+    ),
+    "combined_ft_balanced": Entry(
+        ".3 cross-entropy + .3 Dice + .4 focal Tversky",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (slides)",
+    ),
+    "combined_ft_overcrowd": Entry(
+        ".2 cross-entropy + .5 Dice + .3 focal Tversky",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (slides)",
+    ),
+    "combined_ft_cellvit": Entry(
+        ".5 cross-entropy + .3 Dice + .5 focal Tversky",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (slides)",
+    ),
+    "bce_w50_fluocells": Entry(
+        "cross-entropy, cells weigh 50, divided by the weights",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (program)",
+    ),
+    "bce_w100_fluocells": Entry(
+        "cross-entropy, cells weigh 100, divided by the weights",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (program)",
+    ),
+    "bce_w200_fluocells": Entry(
+        "cross-entropy, cells weigh 200, divided by the weights",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (program)",
+    ),
+    "dice_fluocells": Entry(
+        "Dice of both classes, smoothing 1e-6",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (program)",
+    ),
+    "focal_fluocells": Entry(
+        "focal, gamma 2, no alpha",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (program)",
+    ),
+    "focal_tversky_fluocells": Entry(
+        "mean absolute error to the power 4/3",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (program)",
+    ),
+    "combined_balanced_fluocells": Entry(
+        ".3 cross-entropy + .3 Dice summed over batch and classes + .4 focal",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (program)",
+    ),
+    "combined_overcrowd_fluocells": Entry(
+        ".2 cross-entropy + .5 Dice summed over batch and classes + .3 focal",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (program)",
+    ),
+    "combined_cellvit_fluocells": Entry(
+        ".5 cross-entropy + .2 Dice summed over batch and classes + .5 focal",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (program)",
+    ),
+    "combined_ft_balanced_fluocells": Entry(
+        ".3 cross-entropy + .3 Dice summed over batch and classes + .4 power of the error",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (program)",
+    ),
+    "combined_ft_overcrowd_fluocells": Entry(
+        ".2 cross-entropy + .5 Dice summed over batch and classes + .3 power of the error",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (program)",
+    ),
+    "combined_ft_cellvit_fluocells": Entry(
+        ".5 cross-entropy + .2 Dice summed over batch and classes + .5 power of the error",
+        "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (program)",
+    ),
+    "focal_tversky": Entry(
+        "focal Tversky 0.3/0.7, exponent 0.75, smoothing 1",
+        "Abraham and Khan, ISBI 2019",
+    ),
+    "focal_retinanet": Entry("focal, gamma 2, alpha 0.25", "Lin et al., ICCV 2017"),
+    "focal_imsahlo": Entry(
+        "focal, gamma 3, alpha 0.8", "Jain et al., arXiv 2601.11645"
+    ),
+    "tversky_imsahlo": Entry(
+        "Tversky 0.3/0.7, smoothing 1e-6", "Jain et al., arXiv 2601.11645"
+    ),
 }
 
 MODELS = {
-    'cresunet': Entry('c-ResUnet: residual U-Net with a colour projection and a 5x5 bottleneck', 'Morelli et al., Scientific Reports 2021'),
-    'cresunet_nano': Entry('c-ResUnet at half the width, 0.4 M parameters', 'Morelli et al., Scientific Reports 2021'),
-    'unet': Entry('U-Net with padding and batch norm, 31 M parameters', 'Ronneberger et al., MICCAI 2015'),
-    'unet_nano': Entry('U-Net at an eighth of the width, 0.5 M parameters', 'Ronneberger et al., MICCAI 2015'),
-    'unet_small': Entry('U-Net at half the width, 7.8 M parameters', 'Ronneberger et al., MICCAI 2015'),
-    'unet_tiny': Entry('U-Net at a quarter of the width, 1.9 M parameters', 'Ronneberger et al., MICCAI 2015'),
+    "cresunet": Entry(
+        "c-ResUnet: residual U-Net with a colour projection and a 5x5 bottleneck",
+        "Morelli et al., Scientific Reports 2021",
+    ),
+    "cresunet_nano": Entry(
+        "c-ResUnet at half the width, 0.4 M parameters",
+        "Morelli et al., Scientific Reports 2021",
+    ),
+    "unet": Entry(
+        "U-Net with padding and batch norm, 31 M parameters",
+        "Ronneberger et al., MICCAI 2015",
+    ),
+    "unet_nano": Entry(
+        "U-Net at an eighth of the width, 0.5 M parameters",
+        "Ronneberger et al., MICCAI 2015",
+    ),
+    "unet_small": Entry(
+        "U-Net at half the width, 7.8 M parameters", "Ronneberger et al., MICCAI 2015"
+    ),
+    "unet_tiny": Entry(
+        "U-Net at a quarter of the width, 1.9 M parameters",
+        "Ronneberger et al., MICCAI 2015",
+    ),
 }
 
-METRICS = {
-}
+METRICS = {}
 
 DATA = {
-    'fnc_synth': Entry('generated fluorescence images, 200/40/60; also fnc_synth/demo, fnc_synth/smoke', 'after Morelli et al. 2021'),
-    'tfds:fnc_synth': Entry('the same, built once by tfds', ''),
-    'FOLDER': Entry('a folder of images with masks: images/ + masks/, Cellpose, DSB2018', ''),
+    "fnc_synth": Entry(
+        "generated fluorescence images, 200/40/60; also fnc_synth/demo, fnc_synth/smoke",
+        "after Morelli et al. 2021",
+    ),
+    "tfds:fnc_synth": Entry("the same, built once by tfds", ""),
+    "FOLDER": Entry(
+        "a folder of images with masks: images/ + masks/, Cellpose, DSB2018", ""
+    ),
 }
 
 CATALOG = {"losses": LOSSES, "models": MODELS, "metrics": METRICS, "data": DATA}

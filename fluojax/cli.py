@@ -50,7 +50,9 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         words = message.replace("'", " ").split()
         if "unrecognized" in words:
-            known = {o for parser in _parsers(self) for o in parser._option_string_actions}
+            known = {
+                o for parser in _parsers(self) for o in parser._option_string_actions
+            }
             hint = nearest(next(w for w in words if w.startswith("-")), known)
         elif "COMMAND:" in words:
             hint = nearest(words[words.index("choice:") + 1], COMMANDS)
@@ -246,7 +248,7 @@ def _environment(args: argparse.Namespace) -> None:
 
 
 def _demo(args: argparse.Namespace, console: Console) -> int:
-    from fluojax import demo
+    from fluojax.jobs import demo
 
     demo.run(Path(args.out), console)
     return 0
@@ -280,21 +282,20 @@ def _check_names(config: Experiment) -> None:
 
 def _train(args: argparse.Namespace, console: Console) -> int:
     config = experiment_of(args)
-    from fluojax import workflow
+    from fluojax.jobs import cluster, train
 
     if args.distributed == "auto":
-        workflow.join_cluster()
-    results = workflow.train(config, console=console, dry_run=args.dry_run)
-    del results
+        cluster.join_cluster()
+    train.train(config, console=console, dry_run=args.dry_run)
     return 0
 
 
 def _check(args: argparse.Namespace, console: Console) -> int:
     overrides = configs.parse_assignments(args.set)
     config = configs.apply_overrides(Experiment(data=args.data), overrides)
-    from fluojax import workflow
+    from fluojax.jobs import check
 
-    return workflow.check(config, console, json_file=args.json)
+    return check.check(config, console, json_file=args.json)
 
 
 def _number_or(text: str, word: str, flag: str) -> float | None:
@@ -320,16 +321,16 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         raise UserError("evaluate: needs either RUN or --pred DIR --true DIR")
     if not 0 <= args.iou < 1:
         raise UserError(f"--iou: must lie in [0, 1), got {args.iou:g}")
-    from fluojax import workflow
+    from fluojax.jobs import evaluate
 
     out = Path(args.out) if args.out else None
     if folders:
-        workflow.evaluate_folders(
+        evaluate.evaluate_folders(
             Path(args.pred), Path(args.true), iou=args.iou, distance_px=distance,
             out=out or Path("evaluation"), console=console,
         )  # fmt: skip
     else:
-        workflow.evaluate_run(
+        evaluate.evaluate_run(
             Path(args.run), split=args.split, data=args.data, iou=args.iou,
             distance_px=distance, threshold=threshold, out=out, console=console,
             overrides=configs.parse_assignments(args.set),
@@ -356,9 +357,9 @@ def _predict(args: argparse.Namespace, console: Console) -> int:
         if not tile.isdigit() or int(tile) == 0:
             raise UserError(f"--tile: needs a number, auto or off, got {args.tile!r}")
         tile = int(tile)
-    from fluojax import predicting
+    from fluojax.jobs import predict
 
-    return predicting.predict_files(
+    return predict.predict_files(
         Path(args.run), args.images, Path(args.out), save=save, tile=tile,
         threshold=threshold, pixel_size_um=args.pixel_size, overwrite=args.overwrite,
         overrides=configs.parse_assignments(args.set), console=console,

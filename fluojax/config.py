@@ -60,6 +60,7 @@ class Experiment:
     scaling: Literal["auto", "fixed", "percentile", "asinh"] = "auto"
     crop: int | None = None  # pixels; none: six cell diameters of the data
     foreground_crops: float = 0.5  # probability that a crop is centred on a cell
+    touching_gap: int = 0  # px of background learned between touching cells
     augmentation: Literal["default", "study", "none"] = "default"
     model: str = "cresunet"
     model_options: Options = field(default_factory=dict)
@@ -94,9 +95,9 @@ class Experiment:
 
 # Threshold aside, what turns probabilities into cells; lengths and areas in px.
 POSTPROCESS: Mapping[str, Options] = {
-    "default": {"closing": 3, "fill_holes": True, "min_area": 15},
-    "imsahlo": {"closing": 3, "fill_holes": False, "min_area": 15},
-    "none": {"closing": 0, "fill_holes": False, "min_area": 0},
+    "default": {"closing": 3, "apart": False, "fill_holes": True, "min_area": 15},
+    "imsahlo": {"closing": 3, "apart": False, "fill_holes": False, "min_area": 15},
+    "none": {"closing": 0, "apart": False, "fill_holes": False, "min_area": 0},
 }
 
 # Fields that may differ when a run is resumed: they do not change the steps done.

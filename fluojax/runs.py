@@ -12,15 +12,24 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fluojax
+import jax
+import jax.numpy as jnp
+
+from fluojax import __version__
 from fluojax import config as configs
 from fluojax.config import Experiment
 from fluojax.errors import UserError, some
 from fluojax.files import to_json, write_atomic
+from fluojax.inference import prediction
+from fluojax.models import create_model
+from fluojax.train.checkpoint import Checkpoints
+from fluojax.train.loop import abstract_state
+from fluojax.train.state import variables_of
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 OPTIONAL = ("tensorflow-datasets", "array-record", "tifffile", "imagecodecs", "pillow")
@@ -116,10 +125,8 @@ def read_facts(workdir: Path) -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Versions and devices; no user, host or path names."""
-    import jax
-
     return {
-        "fluojax": fluojax.__version__,
+        "fluojax": __version__,
         "commit": commit(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -167,14 +174,6 @@ def open_run(folder: str | Path, *, threshold: float | None = None) -> Run:
     Raises:
       UserError: no run, no checkpoint, or a damaged one.
     """
-    import jax
-    import jax.numpy as jnp
-
-    from fluojax.models import create_model
-    from fluojax.train.checkpoint import Checkpoints
-    from fluojax.train.loop import abstract_state
-    from fluojax.train.state import variables_of
-
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run folder")
@@ -228,3 +227,28 @@ def read_results(folder: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not readable: {error}") from error
+
+
+def with_overrides(run: Run, overrides: Mapping[str, Any] | None) -> Run:
+    """The run with other data options or post-processing; its network stays.
+
+    Raises:
+      UserError: a field that only training can change.
+    """
+    if not overrides:
+        return run
+    allowed = ("data_options", "postprocess", "postprocess_options")
+    for key in overrides:
+        if key.split(".")[0] not in allowed:
+            raise UserError(
+                f"--set {key}: a trained run can change {', '.join(allowed)} only"
+            )
+    config = configs.apply_overrides(run.config, overrides)
+    return dataclasses.replace(run, config=config)
+
+
+def network_of(run: Run) -> prediction.Network:
+    """The run's network as a function of images."""
+    return prediction.create_network(
+        run.model, run.variables, run.config.scaling, run.config.crop
+    )

@@ -91,15 +91,15 @@ def transform(
     coords = ops.affine_coordinates(instances.shape, matrix)
     planes = jnp.moveaxis(image, -1, 0)
     planes = jax.vmap(lambda plane: ops.sample(plane, coords, mode="reflect"))(planes)
-    moved = ops.sample(instances, coords, order=0, mode="constant")
-    # As int32: booleans do not interpolate.
-    valid = ops.sample(where.astype(jnp.int32), coords, order=0, mode="constant")
-    return jnp.moveaxis(planes, 0, -1), moved, valid > 0
+    # A pixel reaches half a pixel beyond its centre, hence the grid.
+    moved = ops.sample(instances, coords, order=0, mode="grid-constant")
+    valid = ops.sample(where, coords, order=0, mode="grid-constant")
+    return jnp.moveaxis(planes, 0, -1), moved, valid
 
 
 def draw_matrix(key: jax.Array, preset: Preset, *, square: bool) -> jax.Array:
     """`[2, 2]` map from result to source offsets; exact where nothing turns."""
-    keys = jax.random.split(key, 6)
+    keys = jax.random.split(key, 5)
     flips = jnp.where(
         jax.random.uniform(keys[0], (2,))
         < jnp.array([preset.flip_rows, preset.flip_columns]),

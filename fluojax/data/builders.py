@@ -148,9 +148,12 @@ BUILDERS = {"fnc_synth": FncSynth}
 
 
 def prepare(builder: tfds.core.DatasetBuilder) -> dict[str, list[Record]]:
-    """Builds on first use and reads every split, in the order of the ids."""
+    """Builds on first use and reads every split, in the order of the ids.
+
+    "train", "val" and "test" are always there, if need be empty.
+    """
     builder.download_and_prepare()
-    splits = {}
+    splits: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
     for split in builder.info.splits:
         source = builder.as_data_source(split=split)
         found = [to_record(source[i]) for i in range(len(source))]

@@ -58,7 +58,11 @@ class Fingerprint:
 
 
 def fingerprint(dataset: Dataset) -> Fingerprint:
-    """Measures all labelled records; suggestions come from train where it exists."""
+    """Measures all labelled records.
+
+    The suggestions follow from the training records where there are any, so that
+    they are those with which training fills empty fields.
+    """
     records = [r for part in dataset.splits.values() for r in part]
     labelled = [r for r in records if r.has_labels] or records
     areas = np.concatenate([cell_areas(r.instances) for r in labelled])
@@ -67,7 +71,9 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
     touching = sum(touching_cells(r.instances) for r in labelled)
     area = float(np.median(areas)) if areas.size else 0.0
     diameter = 2 * np.sqrt(area / np.pi)
-    crop = suggest_crop(diameter)
+    training = [r for r in dataset.splits.get("train", []) if r.has_labels]
+    typical = median_diameter(training or labelled)
+    crop = suggest_crop(typical)
     percentiles = np.median([np.percentile(r.image, (1, 50, 99.8)) for r in records], 0)
     mean_share = float(shares.mean())
     return Fingerprint(
@@ -85,7 +91,7 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
         touching=touching / max(sum(counts), 1),
         crop=crop,
         batch_size=suggest_batch(crop),
-        moment_scales=tuple(round(max(diameter / k, 1.0), 1) for k in (16, 8, 4)),
+        moment_scales=tuple(round(max(typical / k, 1.0), 1) for k in (16, 8, 4)),
         pos_weight=float(min(np.sqrt((1 - mean_share) / max(mean_share, 1e-6)), 100)),
     )
 

@@ -5,6 +5,7 @@ generator keyed by (seed, step, global index), so that any process can compute
 any part of any batch: there is no iterator state to save, to lose or to repeat.
 """
 
+import functools
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -42,14 +43,17 @@ class Source:
 def make_source(
     records: list[Record], scaling: Scaling, crop: int, foreground_crops: float
 ) -> Source:
-    """Records in one type with their scales.
+    """Labelled records in one type with their scales; constant images are left out.
 
     Raises:
-      UserError: no record has labels.
+      UserError: no record has labels, or every image is constant.
     """
     records = [r for r in records if r.has_labels]
     if not records:
         raise UserError("training: no labelled image in the train split")
+    records = [r for r in records if r.image.min() < r.image.max()]
+    if not records:
+        raise UserError("training: every image of the train split is constant")
     dtype = common_dtype(records)
     scales = np.stack([offset_and_gain(r.image, scaling) for r in records])
     records = [
@@ -121,20 +125,13 @@ def _draw_one(source: Source, seed: int, step: int, index: int, size: int) -> Ba
     }
 
 
-_ORDERS: dict[tuple[int, int, int], np.ndarray] = {}
-
-
+@functools.lru_cache(maxsize=64)
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     """A permutation of `count` records that depends on seed and epoch alone."""
-    key = (seed, epoch, count)
-    if key not in _ORDERS:
-        if len(_ORDERS) > 64:
-            _ORDERS.clear()
-        rng = np.random.Generator(
-            np.random.Philox(key=[seed, 0], counter=[0, 0, 0, epoch])
-        )
-        _ORDERS[key] = rng.permutation(count)
-    return _ORDERS[key]
+    rng = np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, 0, 0, epoch]))
+    order = rng.permutation(count)
+    order.setflags(write=False)  # it is shared by all who ask
+    return order
 
 
 def _window(shape: tuple[int, ...], cells, source: Source, rng: np.random.Generator):
@@ -142,21 +139,14 @@ def _window(shape: tuple[int, ...], cells, source: Source, rng: np.random.Genera
     biased, cell, row, column = rng.random(4)
     positions, starts = cells
     count = len(starts) - 1
-    half = source.crop // 2
+    room = [max(n - source.crop, 0) for n in shape]
     if biased < source.foreground_crops and count:
         first, last = starts[int(cell * count) :][:2]
         centre = np.unravel_index(positions[first + int(row * (last - first))], shape)
+        corner = [c - source.crop // 2 for c in centre]
     else:
-        centre = [_uniform_centre(u, n, half) for u, n in zip((row, column), shape)]
-    return tuple(
-        int(np.clip(c - half, 0, max(n - source.crop, 0)))
-        for c, n in zip(centre, shape, strict=True)
-    )
-
-
-def _uniform_centre(u: float, length: int, half: int) -> int:
-    """So that every window inside the image is equally likely."""
-    return half + int(u * max(length - 2 * half + 1, 1))
+        corner = [int(u * (n + 1)) for u, n in zip((row, column), room, strict=True)]
+    return tuple(int(np.clip(c, 0, n)) for c, n in zip(corner, room, strict=True))
 
 
 def cut(image: np.ndarray, instances: np.ndarray, corner, crop: int):

@@ -35,7 +35,9 @@ def offset_and_gain(image: np.ndarray, scaling: Scaling) -> np.ndarray:
     low = np.where(narrow, flat.min(0), low)
     high = np.where(narrow, flat.max(0), high)
     spread = high - low
-    gain = np.where(spread > 0, 1.0 / np.where(spread > 0, spread, 1.0), 0.0)
+    # Below this the gain would be infinite as float32.
+    varies = spread > np.finfo(np.float32).tiny
+    gain = np.where(varies, 1.0 / np.where(varies, spread, 1.0), 0.0)
     return np.stack([low, gain]).astype(np.float32)
 
 

@@ -23,7 +23,7 @@ def load_dataset(
     Raises:
       UserError: unknown name, or a folder that cannot be trained on.
     """
-    if data == GENERATED or data.startswith(f"{GENERATED}/"):
+    if data.partition("/")[0] == GENERATED:
         _, _, config = data.partition("/")
         return fnc_synth.dataset(config or "full")
     if data.startswith("tfds:"):
@@ -34,3 +34,8 @@ def load_dataset(
         raise UserError(f"data: {data}: folders of this machine only; copy it first")
     dataset, _ = read_folder(data, options)
     return dataset
+
+
+def is_named(data: str) -> bool:
+    """Whether `data` names a data set of ours rather than a folder."""
+    return data.startswith("tfds:") or data.partition("/")[0] == GENERATED

@@ -150,9 +150,8 @@ def seg_score(
     """SEG of the Cell Tracking Challenge: mean IoU over the true objects.
 
     A prediction matches the true object of which it covers more than half;
-    an object without a match counts 0. NaN without true objects, unless only
-    the truth is empty: then 0. Of a sequence: `iou_sum` over `n_true`, both
-    summed over the frames.
+    an object without a match counts 0. Of a sequence: `iou_sum` over `n_true`,
+    both summed over the frames.
 
     Source: Maska et al., Bioinformatics 2014.
     """

@@ -51,8 +51,6 @@ _AP_THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 _FLUOCELLS_GUARD = 0.01
 # Below it a threshold in pixels stands for "the same centroid".
 _SMALLEST_DISTANCE = 1e-6
-# Coordinates of larger images are summed in two parts of this many values.
-_COARSE = 256
 
 
 class Matching(NamedTuple):
@@ -159,7 +157,7 @@ def match_by_iou(
     table = ov.find_overlap(true, pred, max_instances)
     whole = ov.wholes(table, criterion)
     scores = ov.scores(table.shared, whole)
-    single = jnp.ndim(threshold) == 0
+    single = not isinstance(threshold, Sequence)
     thresholds = [threshold] if single else list(threshold)
     qualifies = ov.reaches(table.shared, whole, thresholds, strict)
     if rule == "many_to_one":
@@ -200,9 +198,9 @@ def match_by_distance(
     if threshold < 0:
         raise ValueError(f"match_by_distance: threshold must be >= 0, got {threshold}")
     true, pred = ov.label_maps("match_by_distance", true, pred, max_instances)
-    objects_true = ov.find_objects(true, max_instances)
-    objects_pred = ov.find_objects(pred, max_instances)
-    squared = _squared_distances(objects_true, objects_pred, true.shape)
+    objects_true, centroids_true = ov.find_centroids(true, max_instances)
+    objects_pred, centroids_pred = ov.find_centroids(pred, max_instances)
+    squared = _squared_distances(centroids_true, centroids_pred)
     exist = (objects_true.areas > 0)[:, None] & (objects_pred.areas > 0)[None]
     qualifies = (exist & (squared <= threshold**2))[None]
     distance = jnp.sqrt(squared)
@@ -404,41 +402,11 @@ def _first_threshold(counts: Matching) -> Matching:
     )
 
 
-def _squared_distances(
-    true: ov.Objects, pred: ov.Objects, shape: tuple[int, ...]
-) -> jax.Array:
-    """`[N, N]` squared distances in pixels between the centroids."""
-    dtype = jnp.result_type(float)
-    total = jnp.zeros((true.areas.size, pred.areas.size), dtype)
-    for axis in range(len(shape)):
-        whole_true, part_true = _mean_position(true, shape, axis)
-        whole_pred, part_pred = _mean_position(pred, shape, axis)
-        whole = (whole_true[:, None] - whole_pred[None]).astype(dtype)
-        part = part_true.astype(dtype)[:, None] - part_pred.astype(dtype)[None]
-        total = total + (whole + part) ** 2
-    return total
-
-
-def _mean_position(
-    objects: ov.Objects, shape: tuple[int, ...], axis: int
-) -> tuple[jax.Array, jax.Array]:
-    """Mean coordinate of each object as whole pixels and the fraction beyond."""
-    position = lax.broadcasted_iota(jnp.uint32, shape, axis).ravel()
-    area = jnp.maximum(objects.areas, 1).astype(jnp.uint32)
-
-    def total(values: jax.Array) -> jax.Array:
-        spare = jnp.zeros(area.size + 2, jnp.uint32)
-        return spare.at[objects.rows].add(values)[1:-1]
-
-    if position.size * (shape[axis] - 1) // 2 < 2**32:
-        total_position = total(position)
-        whole, rest = total_position // area, total_position % area
-    else:
-        coarse, fine = total(position // _COARSE), total(position % _COARSE)
-        rest = coarse % area * _COARSE + fine
-        whole, rest = coarse // area * _COARSE + rest // area, rest % area
-    dtype = jnp.result_type(float)
-    return whole.astype(jnp.int32), rest.astype(dtype) / area.astype(dtype)
+def _squared_distances(true: ov.Centroids, pred: ov.Centroids) -> jax.Array:
+    """`[N, N]` squared distances in pixels."""
+    whole = true.whole[:, :, None] - pred.whole[:, None]
+    part = true.part[:, :, None] - pred.part[:, None]
+    return jnp.sum((whole.astype(part.dtype) + part) ** 2, axis=0)
 
 
 def _ratio(part: jax.Array, whole: jax.Array, empty_value: float) -> jax.Array:

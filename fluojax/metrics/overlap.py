@@ -14,7 +14,7 @@ Comparisons with a threshold are done in integers: an IoU of exactly 1/2 or
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -28,22 +28,39 @@ from fluojax import checks
 
 # Denominators stay below 2^16, which is what `_product` can multiply by.
 _LARGEST_DENOMINATOR = 2**16 - 1
+# Labels below this are numbered with a table of that size.
+_TABLE = 2**16
+# Coordinates of large images are summed in two parts of this many values.
+_COARSE = 256
+
+# Per map: row of each pixel `[P]` (0 background, 1..N, N + 1 what does not fit),
+# label of each row `[N]`, number of objects without a row.
+Numbering = tuple[jax.Array, jax.Array, jax.Array]
+Rows = tuple[Numbering, ...]
 
 
 class Objects(NamedTuple):
     """The objects of one label map, N = max_instances.
 
     Attributes:
-      rows: `[P]` int32 per pixel: 0 background, 1..N, N + 1 what does not fit.
       ids: `[N]` label of each object, 0 where there is none.
       areas: `[N]` int32 pixels.
       count: number of objects, beyond N too.
     """
 
-    rows: jax.Array
     ids: jax.Array
     areas: jax.Array
     count: jax.Array
+
+
+class Centroids(NamedTuple):
+    """Mean positions `[rank, N]` in pixels: whole (int32), and the fraction beyond.
+
+    Apart, so that an object and its moved copy differ by whole pixels exactly.
+    """
+
+    whole: jax.Array
+    part: jax.Array
 
 
 class Overlap(NamedTuple):
@@ -79,28 +96,59 @@ def label_maps(
 
 
 @functools.partial(jax.jit, static_argnames="max_instances")
-def find_objects(labels: jax.Array, max_instances: int) -> Objects:
-    """The objects of one label map `[*S]`."""
-    rows, ids, excess = _number(labels.ravel(), max_instances)
-    areas = jnp.zeros(max_instances + 2, jnp.int32).at[rows].add(1)[1:-1]
-    return _objects(rows, ids, areas, excess)
+def find_overlap(true: jax.Array, pred: jax.Array, max_instances: int) -> Overlap:
+    """Objects and shared pixels of two label maps, by one scatter over the pixels."""
+    width = max_instances + 2
+
+    def summed(rows: Rows) -> tuple[jax.Array, ...]:
+        (rows_true, ids_true, excess_true), (rows_pred, ids_pred, excess_pred) = rows
+        table = jnp.zeros(width * width, jnp.int32)
+        table = table.at[rows_true * width + rows_pred].add(1)
+        return table, ids_true, ids_pred, excess_true, excess_pred
+
+    maps = (true.ravel(), pred.ravel())
+    table, *ids, excess_true, excess_pred = _numbered(maps, max_instances, summed)
+    table = table.reshape(width, width)
+    areas_true = jnp.sum(table, axis=1, dtype=jnp.int32)[1:-1]
+    areas_pred = jnp.sum(table, axis=0, dtype=jnp.int32)[1:-1]
+    return Overlap(
+        true=_objects(ids[0], areas_true, excess_true),
+        pred=_objects(ids[1], areas_pred, excess_pred),
+        shared=table[1:-1, 1:-1],
+    )
 
 
 @functools.partial(jax.jit, static_argnames="max_instances")
-def find_overlap(true: jax.Array, pred: jax.Array, max_instances: int) -> Overlap:
-    """Objects and shared pixels of two label maps, by one scatter over the pixels."""
-    rows_true, ids_true, excess_true = _number(true.ravel(), max_instances)
-    rows_pred, ids_pred, excess_pred = _number(pred.ravel(), max_instances)
-    width = max_instances + 2
-    table = jnp.zeros(width * width, jnp.int32)
-    table = table.at[rows_true * width + rows_pred].add(1).reshape(width, width)
-    areas_true = jnp.sum(table, axis=1)[1:-1]
-    areas_pred = jnp.sum(table, axis=0)[1:-1]
-    return Overlap(
-        true=_objects(rows_true, ids_true, areas_true, excess_true),
-        pred=_objects(rows_pred, ids_pred, areas_pred, excess_pred),
-        shared=table[1:-1, 1:-1],
+def find_centroids(labels: jax.Array, max_instances: int) -> tuple[Objects, Centroids]:
+    """The objects of one label map and their centroids, by integer scatters.
+
+    Right for objects of up to 2^23 pixels.
+    """
+
+    def summed(rows: Rows) -> tuple[jax.Array, ...]:
+        ((row, ids, excess),) = rows
+
+        def total(values: jax.Array) -> jax.Array:
+            spare = jnp.zeros(max_instances + 2, jnp.uint32)
+            return spare.at[row].add(values)[1:-1]
+
+        areas = total(jnp.uint32(1))
+        whole, rest = zip(
+            *(
+                _mean_position(total, labels.shape, axis, areas)
+                for axis in range(labels.ndim)
+            ),
+            strict=True,
+        )
+        return areas, ids, excess, jnp.stack(whole), jnp.stack(rest)
+
+    areas, ids, excess, whole, rest = _numbered(
+        (labels.ravel(),), max_instances, summed
     )
+    dtype = jnp.result_type(float)
+    part = rest.astype(dtype) / jnp.maximum(areas, 1).astype(dtype)[None]
+    objects = _objects(ids, areas.astype(jnp.int32), excess)
+    return objects, Centroids(whole.astype(jnp.int32), part)
 
 
 def wholes(overlap: Overlap, criterion: str) -> jax.Array:
@@ -166,44 +214,89 @@ def _product(count: jax.Array, factor: np.ndarray) -> tuple[jax.Array, jax.Array
     return (count >> 16) * factor + (low >> 16), low & 0xFFFF
 
 
-def _objects(
-    rows: jax.Array, ids: jax.Array, areas: jax.Array, excess: jax.Array
-) -> Objects:
+def _objects(ids: jax.Array, areas: jax.Array, excess: jax.Array) -> Objects:
     found = areas > 0
     count = jnp.sum(found, dtype=jnp.int32) + excess
-    return Objects(rows, jnp.where(found, ids, 0), areas, count)
+    return Objects(jnp.where(found, ids, 0), areas, count)
 
 
-def _number(
-    labels: jax.Array, max_instances: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Rows of the pixels, labels of the rows, number of objects without a row.
+def _mean_position(
+    total: Callable, shape: tuple[int, ...], axis: int, areas: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Sum of a coordinate divided by the area: quotient and remainder."""
+    position = lax.broadcasted_iota(jnp.uint32, shape, axis).ravel()
+    area = jnp.maximum(areas, 1)
+    if position.size * (shape[axis] - 1) // 2 < 2**32:
+        whole_sum = total(position)
+        return whole_sum // area, whole_sum % area
+    coarse, fine = total(position // _COARSE), total(position % _COARSE)
+    rest = coarse % area * _COARSE + fine
+    return coarse // area * _COARSE + rest // area, rest % area
 
-    Labels between 0 and `max_instances` are their own rows. Only other maps are
-    sorted, in a loop of at most one turn: under `vmap` a `cond` would always
-    run both branches, the loop runs only if some image of the batch needs it.
+
+def _numbered(
+    maps: tuple[jax.Array, ...], max_instances: int, summed: Callable[[Rows], tuple]
+) -> tuple:
+    """`summed` of the numbered maps `[P]`, by the cheapest numbering that fits all.
+
+    Labels between 0 and `max_instances` are their own rows. Labels below 2^16
+    need a table, any others are sorted.
     """
+
+    def by(number: Callable) -> tuple:
+        return summed(tuple(number(labels, max_instances) for labels in maps))
+
+    fits = small = True
+    for labels in maps:
+        lowest, highest = jnp.min(labels), jnp.max(labels)
+        fits &= (lowest >= 0) & (highest <= max_instances)
+        small &= (lowest >= 0) & (highest < _TABLE)
+    result = _if_needed(~fits & small, lambda: by(_by_table), by(_as_they_are))
+    return _if_needed(~fits & ~small, lambda: by(_by_sorting), result)
+
+
+def _if_needed(needed: jax.Array, compute: Callable, otherwise: tuple) -> tuple:
+    """`compute()` if needed, in a loop of at most one turn.
+
+    Under `vmap` a `lax.cond` always runs both branches; the loop runs only if
+    some image of the batch needs it.
+    """
+    start = (needed, otherwise)
+    done = jnp.zeros_like(needed)
+    return lax.while_loop(lambda state: state[0], lambda _: (done, compute()), start)[1]
+
+
+def _as_they_are(labels: jax.Array, max_instances: int) -> Numbering:
+    """Numbering of labels from 0 to `max_instances`."""
     spare = max_instances + 1
     outside = (labels < 0) | (labels > max_instances)
     rows = jnp.where(outside, spare, labels).astype(jnp.int32)
     ids = jnp.arange(1, spare, dtype=labels.dtype)
-
-    def turn(state):
-        return (jnp.zeros_like(state[0]), *_number_by_sorting(labels, max_instances))
-
-    start = (jnp.any(outside), rows, ids, jnp.zeros((), jnp.int32))
-    return lax.while_loop(lambda state: state[0], turn, start)[1:]
+    return rows, ids, jnp.zeros((), jnp.int32)
 
 
-def _number_by_sorting(
-    labels: jax.Array, max_instances: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    spare = max_instances + 1
-    pixel = jnp.arange(labels.size, dtype=jnp.int32)
-    values, pixel = lax.sort((labels, pixel), num_keys=1)
+def _by_table(labels: jax.Array, max_instances: int) -> Numbering:
+    """Numbering of labels from 0 to `_TABLE` - 1."""
+    present = jnp.zeros(_TABLE, bool).at[labels].set(True).at[0].set(False)
+    order = jnp.cumsum(present, dtype=jnp.int32)
+    row_of = jnp.where(present, jnp.minimum(order, max_instances + 1), 0)
+    values = jnp.arange(_TABLE, dtype=labels.dtype)
+    ids = jnp.zeros(max_instances + 2, labels.dtype).at[row_of].set(values)[1:-1]
+    return row_of[labels], ids, jnp.maximum(order[-1] - max_instances, 0)
+
+
+def _by_sorting(labels: jax.Array, max_instances: int) -> Numbering:
+    """Numbering of any labels."""
+    values = jnp.sort(labels)
     first = jnp.concatenate([jnp.ones(1, bool), values[1:] != values[:-1]])
     order = jnp.cumsum(first & (values != 0), dtype=jnp.int32)
-    row = jnp.where(values == 0, 0, jnp.minimum(order, spare))
-    rows = jnp.zeros_like(row).at[pixel].set(row, unique_indices=True)
+    row = jnp.where(values == 0, 0, jnp.minimum(order, max_instances + 1))
     ids = jnp.zeros(max_instances + 2, labels.dtype).at[row].set(values)[1:-1]
+    # Unused ids go to the end, so that the search sees them in order.
+    unused = jnp.arange(max_instances, dtype=jnp.int32) >= order[-1]
+    keys = jnp.where(unused, jnp.iinfo(labels.dtype).max, ids)
+    row = jnp.searchsorted(keys, labels, method="scan_unrolled").astype(jnp.int32)
+    known = keys.at[row].get(mode="clip") == labels
+    rows = jnp.where(known, row + 1, max_instances + 1)
+    rows = jnp.where(labels == 0, 0, rows)
     return rows, ids, jnp.maximum(order[-1] - max_instances, 0)

@@ -189,7 +189,7 @@ def weighted_f1(
 
 def _mask_counts(true: jax.Array, pred: jax.Array) -> jax.Array:
     """The 2 x 2 table by three sums rather than a scatter."""
-    true, pred = true != 0, pred != 0
+    true, pred = true.astype(bool), pred.astype(bool)
     both = jnp.sum(true & pred, dtype=jnp.int32)
     in_true = jnp.sum(true, dtype=jnp.int32)
     in_pred = jnp.sum(pred, dtype=jnp.int32)

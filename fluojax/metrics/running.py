@@ -95,7 +95,7 @@ def pixel_sums(
             "pixel_sums: true and pred must be one [batch, ...] shape of images below "
             f"2^31 pixels, got {true.shape} and {pred.shape}"
         )
-    true, pred = true != 0, pred != 0
+    true, pred = true.astype(bool), pred.astype(bool)
     within = tuple(range(1, true.ndim))
     valid = _valid(valid, true.shape[0])
 

@@ -109,6 +109,7 @@ def build(config: Experiment, dataset: Dataset) -> Program:
         key=jax.random.key(config.seed),
         scaling_kind=config.scaling,
         augment=augmentation(config.augmentation),
+        touching_gap=config.touching_gap,
         axis_name=parallel.AXIS,
     )
     channels = source.records[0].image.shape[-1]
@@ -117,7 +118,12 @@ def build(config: Experiment, dataset: Dataset) -> Program:
         model=model,
         train_step=parallel.train_step(step),
         eval_step=parallel.eval_step(
-            make_eval_step(model, loss, scaling_kind=config.scaling)
+            make_eval_step(
+                model,
+                loss,
+                scaling_kind=config.scaling,
+                touching_gap=config.touching_gap,
+            )
         ),
         new_state=jax.jit(new_state),
         schedule=schedule,

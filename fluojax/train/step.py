@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from fluojax import losses
@@ -42,10 +43,34 @@ def create_loss(terms: Sequence[Term]) -> LossTerms:
     return value
 
 
-def labels_of(instances: jax.Array, num_classes: int) -> jax.Array:
-    """Foreground `[..., 1]`, or background and foreground `[..., 2]`, float32."""
-    inside = (instances > 0).astype(jnp.float32)[..., None]
+def labels_of(
+    instances: jax.Array, num_classes: int, touching_gap: int = 0
+) -> jax.Array:
+    """Foreground `[..., 1]`, or background and foreground `[..., 2]`, float32.
+
+    Args:
+      instances: `[B, H, W]` int32.
+      num_classes: 1 or 2.
+      touching_gap: pixels of a cell within so many rows and columns of another
+        cell count as background, so that a network can learn to leave cells
+        apart that touch; 0 leaves the mask as it is.
+    """
+    inside = instances > 0
+    if touching_gap:
+        inside &= ~near_another(instances, touching_gap)
+    inside = inside.astype(jnp.float32)[..., None]
     return inside if num_classes == 1 else jnp.concatenate([1 - inside, inside], -1)
+
+
+def near_another(instances: jax.Array, reach: int) -> jax.Array:
+    """Pixels of `[B, H, W]` whose window of 2 reach + 1 holds another cell too."""
+    window = (1, 2 * reach + 1, 2 * reach + 1)
+    lowest, highest = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+    ids = jnp.where(instances > 0, instances, highest)
+    least = jax.lax.reduce_window(ids, highest, jax.lax.min, window, (1, 1, 1), "SAME")
+    ids = jnp.where(instances > 0, instances, lowest)
+    most = jax.lax.reduce_window(ids, lowest, jax.lax.max, window, (1, 1, 1), "SAME")
+    return (instances > 0) & (least != most)
 
 
 def prepare(
@@ -73,6 +98,7 @@ def make_train_step(
     scaling_kind: scaling.Scaling,
     augment: Augmentation | None,
     num_classes: int = 1,
+    touching_gap: int = 0,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """`step(state, batch) -> (state, metrics)` with metrics as 0-d arrays.
@@ -84,7 +110,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch):
         step_key = jax.random.fold_in(key, state.step)
         image, instances, where = prepare(batch, step_key, scaling_kind, augment)
-        labels = labels_of(instances, num_classes)
+        labels = labels_of(instances, num_classes, touching_gap)
         dropout = jax.random.fold_in(step_key, _DROPOUT)
         if axis_name is not None:
             dropout = jax.random.fold_in(dropout, jax.lax.axis_index(axis_name))
@@ -132,13 +158,14 @@ def make_eval_step(
     *,
     scaling_kind: scaling.Scaling,
     num_classes: int = 1,
+    touching_gap: int = 0,
 ) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
     """`step(variables, batch) -> (probs [B, H, W], loss [B])`, whole images."""
 
     def eval_step(variables, batch: Batch):
         image = scaling.apply(batch["image"], batch["scale"], scaling_kind)
         logits = model.apply(variables, image, train=False)
-        labels = labels_of(batch["instances"], num_classes)
+        labels = labels_of(batch["instances"], num_classes, touching_gap)
 
         def one(logits, labels, instances, where):
             context = {"instances": instances[None], "where": where[None, ..., None]}

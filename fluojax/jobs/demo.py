@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from fluojax import workflow
 from fluojax.config import Experiment, Term
 from fluojax.console import Console
+from fluojax.jobs.train import train
 
 
 def experiment(out: Path) -> Experiment:
@@ -26,5 +26,5 @@ def experiment(out: Path) -> Experiment:
 
 def run(out: Path, console: Console) -> None:
     """Trains, scores, predicts a few test images as a user would, and reports."""
-    workflow.train(experiment(out), console=console)
+    train(experiment(out), console=console)
     console.line(f"report: {out / 'run' / 'report.md'}")

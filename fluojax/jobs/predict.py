@@ -8,13 +8,14 @@ same command.
 
 import glob
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fluojax import __version__, runs
 from fluojax import config as configs
-from fluojax import runs, workflow
 from fluojax.config import DataOptions
 from fluojax.console import Console, duration
 from fluojax.data import read
@@ -92,9 +93,7 @@ def predict_files(
       UserError: no run, no image, or `out` holds results of other settings.
     """
     images = find_images(arguments)
-    run = workflow.with_overrides(
-        runs.open_run(run_folder, threshold=threshold), overrides
-    )
+    run = runs.with_overrides(runs.open_run(run_folder, threshold=threshold), overrides)
     post = configs.postprocess_options(run.config)
     settings = {
         "run": run_folder.name,
@@ -107,10 +106,10 @@ def predict_files(
         "data_options": asdict(run.config.data_options),
     }
     done = _finished(out, settings, overwrite)
-    network = workflow.network_of(run)
+    network = runs.network_of(run)
     failures: dict[str, str] = {}
     rows = dict(done)
-    clock = workflow.Stopwatch()
+    began = time.monotonic()
     for number, path in enumerate(images, start=1):
         if path.stem in done and _complete(out, path.stem, save):
             continue
@@ -133,7 +132,7 @@ def predict_files(
     cells = sum(row["count"] for row in rows.values())
     console.line(
         f"{len(images)} images, {cells:,} cells, {len(failures)} failed, "
-        f"{duration(clock.seconds())} -> {out}"
+        f"{duration(time.monotonic() - began)} -> {out}"
     )
     return 4 if failures else 0
 
@@ -202,7 +201,7 @@ def _finished(out: Path, settings: Mapping[str, Any], overwrite: bool) -> dict:
 def _write_record(out: Path, settings, rows, failures) -> None:
     record = {
         "settings": settings,
-        "versions": {"fluojax": runs.fluojax.__version__},
+        "versions": {"fluojax": __version__},
         "images": dict(sorted(rows.items())),
         "failures": dict(sorted(failures.items())),
     }

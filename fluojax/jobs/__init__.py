@@ -1,0 +1,1 @@
+"""What the commands do: one module each, usable from a script without the shell."""
