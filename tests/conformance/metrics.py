@@ -67,7 +67,8 @@ def _answer(op: str, case: Case, output: str) -> Answer | None:
         return f"not built yet: {op}"
     if output.endswith("_error"):
         return "the arbiter raised an error"
-    if case.params.get("no_background") and op in _LOSES_AN_OBJECT:
+    loses = op in _LOSES_AN_OBJECT and output != "monai_pq"
+    if case.params.get("no_background") and loses:
         return "the arbiter takes the smallest label for the background"
     return _FAMILIES[op](case, output) if op in _FAMILIES else None
 

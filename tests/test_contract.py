@@ -1,0 +1,242 @@
+"""What every public loss and metric promises, whatever it computes.
+
+A new function is one row: a name of `fluojax.losses` or `fluojax.metrics`, with
+`/variant` after it if it has several rows, and a function of two arrays. Losses
+take logits and labels `[B, H, W, 1]`, metrics two label maps `[H, W]` with the
+ids 1 to 4.
+"""
+
+import functools
+import inspect
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl.testing import parameterized
+
+from fluojax import losses, metrics
+
+
+def _mask(metric):
+    """A metric of masks as one of label maps."""
+    return lambda true, pred: metric(true > 0, pred > 0)
+
+
+def _few(metric, **options):
+    return functools.partial(metric, max_instances=8, **options)
+
+
+def _counts(metric):
+    """A metric of the counts of several images, rows standing for images."""
+    return lambda true, pred: metric((true > 0).sum(1), (pred > 0).sum(1))
+
+
+LOSSES = (
+    ("cross_entropy_loss", losses.cross_entropy_loss),
+    (
+        "cross_entropy_loss/weights",
+        functools.partial(
+            losses.cross_entropy_loss, pos_weight=50.0, normalize="weights"
+        ),
+    ),
+    ("focal_loss", losses.focal_loss),
+    ("focal_loss/fraction", functools.partial(losses.focal_loss, gamma=0.5, alpha=0.8)),
+    ("dice_loss", losses.dice_loss),
+    ("dice_loss/unsmoothed", functools.partial(losses.dice_loss, smooth=0.0)),
+    ("dice_loss/l1", functools.partial(losses.dice_loss, soft_labels="l1")),
+    ("jaccard_loss", losses.jaccard_loss),
+    ("tversky_loss", losses.tversky_loss),
+    ("focal_tversky_loss", losses.focal_tversky_loss),
+    ("power_mae_loss", losses.power_mae_loss),
+    ("power_mae_loss/fraction", functools.partial(losses.power_mae_loss, exponent=0.5)),
+    ("combined_loss", losses.combined_loss),
+    ("combined_focal_tversky_loss", losses.combined_focal_tversky_loss),
+)
+PRESETS = tuple(
+    (name, losses.create_loss(name))
+    for name in losses.list_losses()
+    if not hasattr(losses, name)
+)
+METRICS = (
+    ("confusion", _mask(metrics.confusion)),
+    ("confusion/classes", functools.partial(metrics.confusion, num_classes=5)),
+    ("accuracy", _mask(metrics.accuracy)),
+    ("precision", _mask(metrics.precision)),
+    ("recall", _mask(metrics.recall)),
+    ("specificity", _mask(metrics.specificity)),
+    ("dice", _mask(metrics.dice)),
+    ("iou", _mask(metrics.iou)),
+    ("mcc", _mask(metrics.mcc)),
+    ("per_class", functools.partial(metrics.per_class, num_classes=5)),
+    ("balanced_accuracy", _mask(metrics.balanced_accuracy)),
+    ("macro_f1", _mask(metrics.macro_f1)),
+    ("micro_f1", _mask(metrics.micro_f1)),
+    ("weighted_f1", _mask(metrics.weighted_f1)),
+    ("match_by_iou", _few(metrics.match_by_iou)),
+    ("match_by_iou/many_to_one", _few(metrics.match_by_iou, rule="many_to_one")),
+    ("match_by_distance", _few(metrics.match_by_distance, threshold=3.0)),
+    ("average_precision", _few(metrics.average_precision)),
+    ("panoptic_quality", _few(metrics.panoptic_quality)),
+    ("aggregated_jaccard", _few(metrics.aggregated_jaccard)),
+    ("ensemble_dice", _few(metrics.ensemble_dice)),
+    ("seg_score", _few(metrics.seg_score)),
+    ("det_score", _few(metrics.det_score)),
+    ("mae", _counts(metrics.mae)),
+    ("medae", _counts(metrics.medae)),
+    ("mpe", _counts(metrics.mpe)),
+    ("mpe_fluocells", _counts(metrics.mpe_fluocells)),
+    ("mape", _counts(metrics.mape)),
+    ("rmse", _counts(metrics.rmse)),
+)
+
+each_loss = pytest.mark.parametrize("loss", [pytest.param(f, id=n) for n, f in LOSSES])
+each_preset = pytest.mark.parametrize(
+    "loss", [pytest.param(f, id=n) for n, f in LOSSES + PRESETS]
+)
+each_metric = pytest.mark.parametrize(
+    "metric", [pytest.param(f, id=n) for n, f in METRICS]
+)
+
+
+def _logits_and_labels(shape=(3, 8, 8, 1), seed=0):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(shape) < 0.3).astype(np.float32)
+    if shape[-1] > 1:
+        labels = np.eye(shape[-1])[rng.integers(0, shape[-1], shape[:-1])]
+    logits = rng.normal(0.0, 3.0, shape)
+    return jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.float32)
+
+
+def _label_maps(seed=0):
+    """Four cells, and the same with one moved, one lost and one added."""
+    true, pred = np.zeros((2, 12, 12), np.int32)
+    true[1:4, 1:4], true[1:4, 7:11], true[7:11, 1:4], true[8:11, 7:9] = 1, 2, 3, 4
+    pred[1:4, 1:4], pred[2:5, 7:11], pred[8:11, 7:10], pred[5, 5:7] = 2, 1, 3, 4
+    pred = np.roll(pred, seed, axis=1)
+    return jnp.asarray(true), jnp.asarray(pred)
+
+
+def test_every_public_loss_and_metric_has_a_row():
+    rows = {name.split("/")[0] for name, _ in LOSSES}
+    public = {name for name in losses.__all__ if name.endswith("_loss")}
+    assert rows == public - {"create_loss"}
+    rows = {name.split("/")[0] for name, _ in METRICS}
+    public = {
+        name
+        for name in metrics.__all__
+        if list(_parameters(metrics, name))[:2] == ["true", "pred"]
+    }
+    assert public - {"pixel_sums"} <= rows  # which takes a batch
+
+
+def _parameters(module, name):
+    value = getattr(module, name)
+    return {} if inspect.isclass(value) else inspect.signature(value).parameters
+
+
+class VariantsTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
+    @parameterized.named_parameters(*LOSSES)
+    def test_a_batch_is_its_images_one_by_one(self, loss):
+        logits, labels = _logits_and_labels()
+        batched = self.variant(loss)(logits, labels)
+        if batched.ndim == 2:  # pmap: one copy per device
+            chex.assert_trees_all_equal(*batched)
+            batched = batched[0]
+        chex.assert_shape(batched, (3,))
+        single = jax.jit(loss)
+        alone = [single(logits[i : i + 1], labels[i : i + 1])[0] for i in range(3)]
+        chex.assert_trees_all_close(batched, jnp.stack(alone), rtol=2e-6)
+
+    @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
+    @parameterized.named_parameters(*METRICS)
+    def test_a_batch_of_images_is_vmap(self, metric):
+        pairs = [_label_maps(seed) for seed in (0, 2)]
+        true, pred = (jnp.stack(maps) for maps in zip(*pairs, strict=True))
+        batched = self.variant(jax.vmap(metric))(true, pred)
+        single = jax.jit(metric)
+        alone = jax.tree.map(lambda *x: jnp.stack(x), *(single(*p) for p in pairs))
+        ndim = jax.tree.leaves(alone)[0].ndim
+        if jax.tree.leaves(batched)[0].ndim > ndim:  # pmap: one copy per device
+            batched = jax.tree.map(lambda x: x[0], batched)
+        chex.assert_trees_all_close(batched, alone, rtol=2e-6)
+
+
+@each_loss
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 4, 5, 6, 1), (2, 4, 5, 6, 2)])
+def test_every_rank_and_number_of_classes_gives_one_value_per_image(loss, shape):
+    logits, labels = _logits_and_labels(shape)
+    values = jax.jit(loss)(logits, labels)
+    chex.assert_shape(values, (2,))
+    chex.assert_tree_all_finite(values)
+    alone = loss(logits[1:], labels[1:])
+    chex.assert_trees_all_close(values[1:], alone, rtol=2e-6)
+
+
+@each_loss
+def test_short_floats_are_computed_in_float32(loss):
+    logits, labels = _logits_and_labels()
+    short = logits.astype(jnp.bfloat16)
+    values = jax.jit(loss)(short, labels)
+    same = jax.jit(loss)(short.astype(jnp.float32), labels)
+    chex.assert_trees_all_close(values, same, rtol=1e-6)
+
+
+@each_preset
+@pytest.mark.parametrize("given", ["bfloat16", "float16", "float32", "float64"])
+def test_values_have_float32_or_the_longer_type_given(loss, given):
+    with jax.enable_x64(True):
+        logits = jax.ShapeDtypeStruct((3, 8, 8, 1), given)
+        values = jax.eval_shape(loss, logits, logits)
+    assert values.dtype == ("float64" if given == "float64" else "float32")
+
+
+@each_preset
+def test_extreme_logits_and_images_have_finite_values_and_gradients(loss):
+    shape = (4, 6, 6, 1)
+    one = jnp.zeros(shape[1:]).at[2, 3, 0].set(1.0)
+    scene = jnp.zeros(shape[1:]).at[1:4, 1:5, 0].set(1.0)
+    labels = jnp.stack([jnp.zeros(shape[1:]), jnp.ones(shape[1:]), one, scene])
+    ramp = jnp.linspace(-1e4, 1e4, 36).reshape(shape[1:])
+    scales = [-1e4, -20.0, 0.0, 20.0, 1e4]
+    logits = [jnp.full(shape, scale) for scale in scales]
+    logits += [jnp.broadcast_to(ramp, shape), 1e4 * (2 * labels - 1)]
+    logits += [-logits[-1], 20 * (2 * labels - 1)]
+    values, pull = jax.vjp(
+        jax.jit(lambda z: loss(z, jnp.tile(labels, (len(logits), 1, 1, 1)))),
+        jnp.concatenate(logits),
+    )
+    (slopes,) = pull(jnp.ones_like(values))
+    chex.assert_tree_all_finite((values, slopes))
+    assert np.all(values >= 0)
+
+
+def _count_traces(function, limit):
+    # chex reads the source of what it counts, which a partial has not.
+    chex.clear_trace_counter()
+    return jax.jit(chex.assert_max_traces(lambda *args: function(*args), n=limit))
+
+
+@each_loss
+def test_one_trace_per_shape(loss):
+    traced = _count_traces(loss, limit=2)
+    for shape in ((3, 8, 8, 1), (2, 8, 8, 1)):
+        for seed in range(3):
+            traced(*_logits_and_labels(shape, seed))
+
+
+@each_metric
+def test_a_metric_is_traced_once_per_shape(metric):
+    traced = _count_traces(metric, limit=1)
+    for seed in range(3):
+        traced(*_label_maps(seed))
+
+
+@each_metric
+def test_a_metric_of_a_perfect_prediction_of_anything_is_never_infinite(metric):
+    true, _ = _label_maps()
+    for image in (true, jnp.zeros_like(true), jnp.ones_like(true)):
+        for leaf in jax.tree.leaves(jax.jit(metric)(image, image)):
+            assert not np.any(np.isinf(leaf))
