@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fluojax import metrics
@@ -94,16 +93,13 @@ def _object_counts(true, pred, iou, distance_px, bound, quick) -> dict[str, jax.
     if not quick:
         pq = metrics.panoptic_quality(true, pred, max_instances=bound)
         counts |= {
-            # An image without a hit has no mean IoU; it adds 0 to the sum.
-            "pq_iou": jnp.where(pq.tp > 0, pq.sq * pq.tp, 0),
+            "pq_iou": pq.iou_sum,
             "pq_tp": pq.tp,
             "pq_fp": pq.fp,
             "pq_fn": pq.fn,
+            "aji": metrics.aggregated_jaccard(true, pred, max_instances=bound),
+            "tp_ap": by_iou(threshold=AP_THRESHOLDS, rule="optimal").tp,
         }
-        counts["aji"] = metrics.aggregated_jaccard(true, pred, max_instances=bound)
-        counts["tp_ap"] = jnp.stack(
-            [by_iou(threshold=t, rule="optimal").tp for t in AP_THRESHOLDS]
-        )
     return counts
 
 
