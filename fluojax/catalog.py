@@ -180,7 +180,85 @@ MODELS = {
     ),
 }
 
-METRICS = {}
+METRICS = {
+    "accuracy": Entry("share of pixels with the right class", "definition"),
+    "aggregated_jaccard": Entry(
+        "AJI of label maps, AJI+ with plus=True",
+        "Kumar et al., IEEE TMI 2017; Graham et al., Medical Image Analysis 2019",
+    ),
+    "average_precision": Entry(
+        "TP / (TP + FP + FN) of objects at ten IoU thresholds",
+        "Data Science Bowl 2018; Weigert et al., WACV 2020",
+    ),
+    "balanced_accuracy": Entry(
+        "mean recall over the classes of the truth", "definition"
+    ),
+    "confusion": Entry("pixels per true and predicted class", "definition"),
+    "det_score": Entry(
+        "DET: cost of repairing the detected objects", "Matula et al., PLoS ONE 2015"
+    ),
+    "dice": Entry("Dice = F1 of two masks", "Dice, Ecology 1945"),
+    "ensemble_dice": Entry(
+        "Dice2 over all overlapping pairs of objects",
+        "Vu et al., Front. Bioeng. Biotechnol. 2019",
+    ),
+    "fluocells_summary_legacy": Entry(
+        "data-set summary exactly as the study's program computes it",
+        "Clissa et al., program fluocells",
+    ),
+    "image_mean": Entry(
+        "mean over images that skips undefined values and counts the rest", "definition"
+    ),
+    "iou": Entry("Jaccard index of two masks", "Jaccard 1912"),
+    "macro_f1": Entry("unweighted mean of F1 over classes", "definition"),
+    "mae": Entry("mean absolute error of cell counts", "definition"),
+    "mape": Entry("mean absolute percentage error of cell counts", "definition"),
+    "match_by_distance": Entry(
+        "objects matched by the distance of centroids",
+        "Clissa et al., loss study on Fluorescent Neuronal Cells",
+    ),
+    "match_by_iou": Entry(
+        "objects matched by IoU, one to one or many to one",
+        "Weigert et al., WACV 2020; Clissa et al., loss study",
+    ),
+    "mcc": Entry("Matthews correlation coefficient of two masks", "Matthews, BBA 1975"),
+    "medae": Entry("median absolute error of cell counts", "definition"),
+    "micro_f1": Entry(
+        "F1 of counts pooled over classes, equal to the accuracy", "definition"
+    ),
+    "mpe": Entry(
+        "mean percentage error of cell counts, positive if under-counted",
+        "Clissa et al., loss study on Fluorescent Neuronal Cells",
+    ),
+    "mpe_fluocells": Entry(
+        "the same as a fraction of opposite sign", "Clissa et al., program fluocells"
+    ),
+    "object_scores": Entry(
+        "precision, recall, F1, accuracy, PQ from counts of objects",
+        "definition; Weigert et al., WACV 2020",
+    ),
+    "object_sums": Entry(
+        "counts of objects carried over batches and devices", "definition"
+    ),
+    "panoptic_quality": Entry(
+        "detection, segmentation and panoptic quality", "Kirillov et al., CVPR 2019"
+    ),
+    "per_class": Entry("precision, recall, F1 and IoU of every class", "definition"),
+    "pixel_scores": Entry("scores of pixel counts pooled over images", "definition"),
+    "pixel_sums": Entry(
+        "counts of pixels carried over batches and devices", "definition"
+    ),
+    "precision": Entry("TP / (TP + FP) of two masks", "definition"),
+    "recall": Entry("TP / (TP + FN) of two masks", "definition"),
+    "rmse": Entry("root mean squared error of cell counts", "definition"),
+    "seg_score": Entry(
+        "SEG: mean IoU over the true objects", "Maska et al., Bioinformatics 2014"
+    ),
+    "specificity": Entry("TN / (TN + FP) of two masks", "definition"),
+    "weighted_f1": Entry(
+        "mean of F1 over classes, weighted by true pixels", "definition"
+    ),
+}
 
 DATA = {
     "fnc_synth": Entry(

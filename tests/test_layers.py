@@ -19,8 +19,8 @@ LAYERS = (
     ("train", "inference"),
     ("runs",),
     ("report",),
-    ("workflow",),
-    ("predicting", "demo", "sweep", "export"),
+    ("jobs",),
+    ("api", "sweep", "export"),
     ("cli", "bench"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -19,7 +19,12 @@ from fluojax import config as configs
 from fluojax.config import DataOptions
 from fluojax.console import Console, duration
 from fluojax.data import read
-from fluojax.data.folder import MASK_ENDINGS, OUTPUT_ENDINGS, list_files
+from fluojax.data.folder import (
+    MASK_ENDINGS,
+    MASK_FOLDERS,
+    OUTPUT_ENDINGS,
+    list_files,
+)
 from fluojax.errors import UserError, some
 from fluojax.files import to_json, write_atomic
 from fluojax.inference import files, prediction, tables
@@ -43,16 +48,14 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            found += [p for p in list_files(path) if _is_image(p)]
+            found += [p for p in list_files(path) if _is_image(p, path)]
         elif path.exists() or path.is_symlink():
             found.append(path)
         else:
             matches = sorted(glob.glob(argument, recursive=True))
             if not matches:
                 raise UserError(f"{argument}: no such file or folder, and no match")
-            found += [
-                Path(m) for m in matches if Path(m).is_file() and _is_image(Path(m))
-            ]
+            found += [p for p in map(Path, matches) if p.is_file() and _is_image(p)]
     images = list(dict.fromkeys(found))
     if not images:
         raise UserError(
@@ -69,9 +72,12 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     return images
 
 
-def _is_image(path: Path) -> bool:
+def _is_image(path: Path, root: Path | None = None) -> bool:
+    """By its name: no mask, none of our outputs, not in a folder of masks."""
     own = path.stem.endswith((*MASK_ENDINGS, *OUTPUT_ENDINGS))
-    return path.suffix.lower() in read.IMAGE_SUFFIXES and not own
+    folders = path.relative_to(root).parts[:-1] if root else ()
+    masks = any(part.lower() in MASK_FOLDERS for part in folders)
+    return path.suffix.lower() in read.IMAGE_SUFFIXES and not own and not masks
 
 
 def predict_files(
