@@ -1,9 +1,9 @@
 """Training, prediction and scoring in a notebook: `fit`, `load`, `evaluate`.
 
-    run = fluojax.fit("my_cells/", steps=2000, workdir="runs/first")
-    model = fluojax.load("runs/first")
-    out = model(image)
-    scores = fluojax.evaluate(out.instances, truth, iou=0.4)
+run = fluojax.fit("my_cells/", steps=2000, workdir="runs/first")
+model = fluojax.load("runs/first")
+out = model(image)
+scores = fluojax.evaluate(out.instances, truth, iou=0.4)
 """
 
 from collections.abc import Mapping

@@ -28,7 +28,7 @@ from fluojax.files import to_json, write_atomic
 from fluojax.inference import prediction
 from fluojax.models import create_model
 from fluojax.train.checkpoint import Checkpoints
-from fluojax.train.loop import abstract_state
+from fluojax.train.program import abstract_state
 from fluojax.train.state import variables_of
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

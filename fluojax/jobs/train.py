@@ -22,7 +22,7 @@ from fluojax.files import to_json, write_atomic
 from fluojax.inference import evaluation, prediction
 from fluojax.inference.postprocess import instances_from_probs
 from fluojax.jobs import evaluate
-from fluojax.train import checkpoint, loop, parallel
+from fluojax.train import checkpoint, loop, parallel, program
 from fluojax.train.journal import read_journal
 
 PANELS = 3  # images drawn after each evaluation
@@ -63,8 +63,12 @@ def train(
     )
     _say_what_runs(config, dataset, workdir, console)
     if dry_run:
-        loop.build(config, dataset)
+        program.build(config, dataset)
         console.line("dry run: everything needed is there; nothing was trained")
+        return {}
+    if not parallel.is_first():
+        console = Console(quiet=True)
+        _loop(config, dataset, workdir, diameter, console)
         return {}
     with checkpoint.lock(workdir):
         done = runs.read_results(workdir)
@@ -78,10 +82,13 @@ def train(
             console.line(f"{workdir}: finished at step {done['steps']}; nothing to do")
             return done
         console.log_to(workdir / "log.txt")
-        options = evaluate.scoring_options(diameter)
-        validate = _validator(config, dataset, workdir, options, console)
-        outcome = loop.run(config, dataset, workdir, validate=validate, console=console)
-        return _finish(config, dataset, workdir, outcome, options, console)
+        outcome = _loop(config, dataset, workdir, diameter, console)
+        return _finish(config, dataset, workdir, outcome, diameter, console)
+
+
+def _loop(config, dataset, workdir, diameter, console) -> loop.Outcome:
+    validate = _validator(config, dataset, workdir, diameter, console)
+    return loop.run(config, dataset, workdir, validate=validate, console=console)
 
 
 def resolve(config: Experiment, dataset: Dataset) -> Experiment:
@@ -136,14 +143,16 @@ def _say_what_runs(config, dataset, workdir, console) -> None:
     )
 
 
-def _validator(config, dataset, workdir, options, console):
+def _validator(config, dataset, workdir, diameter, console):
     """`f(variables, eval_step, step)` for the loop: scores, curves and panels."""
     records = [r for r in dataset.splits["val"] if r.has_labels]
     if not records:
         raise UserError("validation: no labelled image; one is needed to choose by")
     truths = [evaluate.reference_instances(r, dataset.reference) for r in records]
+    options = evaluate.scoring_options(diameter)
     post = configs.postprocess_options(config)
     threshold = 0.5 if config.threshold is None else config.threshold
+    true_share = float(np.mean([(r.instances > 0).mean() for r in records]))
 
     def validate(variables, eval_step, step: int) -> Mapping[str, float]:
         probs, losses = _eval_records(eval_step, variables, records, config.scaling)
@@ -158,13 +167,15 @@ def _validator(config, dataset, workdir, options, console):
             report.Panel(r.id, r.image, true, pred)
             for r, true, pred in zip(records[:PANELS], truths, preds, strict=False)
         ]
-        _draw(workdir / "figures" / "panels" / f"{step:06d}.png", panels, console)
+        if parallel.is_first():
+            _draw(workdir / "figures" / "panels" / f"{step:06d}.png", panels, console)
         chosen = ("dice", "f1_iou", "f1_50", "mae")
         numbers = {name: scores[name] for name in chosen}
         return {
             "score": evaluate.selection_score(scores),
             "loss": float(np.mean(losses)),
             "foreground": share,
+            "foreground_true": true_share,
             **numbers,
         }
 
@@ -212,8 +223,9 @@ def _draw(path: Path, panels, console: Console) -> None:
         console.line(f"{path.name}: not drawn: {error}")
 
 
-def _finish(config, dataset, workdir, outcome, options, console) -> dict[str, Any]:
+def _finish(config, dataset, workdir, outcome, diameter, console) -> dict[str, Any]:
     """Scores the best checkpoint on test (or val) and writes results.json last."""
+    options = evaluate.scoring_options(diameter)
     began = time.monotonic()
     run = runs.open_run(workdir, threshold=0.5 if config.threshold is None else None)
     network = runs.network_of(run)

@@ -28,6 +28,7 @@ import orbax.checkpoint as ocp
 
 from fluojax.errors import Stopped, UserError, some
 from fluojax.files import write_atomic
+from fluojax.train import parallel
 
 MAX_FAILED_SAVES = 3
 
@@ -60,6 +61,8 @@ class Checkpoints:
         call; the third failure in a row stops the run.
         """
         self.wait()
+        if not parallel.is_first():
+            return
         if (self._folder / f"{step}.sha256").exists():
             # Only the step restored is saved twice: as the best one, say.
             self._point(step, best)
@@ -109,10 +112,7 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            options = ocp.CheckpointManagerOptions(
-                cleanup_tmp_directories=True, enable_async_checkpointing=True
-            )
-            self._manager = ocp.CheckpointManager(self._folder, options=options)
+            self._manager = _manager(self._folder, cleanup_tmp_directories=True)
         return self._manager
 
     def _point(self, step: int, best: bool) -> None:
@@ -198,9 +198,24 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore()
         )
-        with ocp.CheckpointManager(self._folder) as manager:
+        with _manager(self._folder) as manager:
             stored = manager.restore(step, args=args)
         return _fill(like, stored["state"], step), dict(stored["progress"])
+
+
+def _manager(folder: Path, **options: Any) -> ocp.CheckpointManager:
+    """Orbax for this process alone: state is replicated, so one has it all."""
+    if not parallel.alone():
+        process = jax.process_index()
+        options["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+            primary_host=process,
+            active_processes={process},
+            barrier_sync_key_prefix=f"process{process}",
+        )
+        options["create"] = False
+    return ocp.CheckpointManager(
+        folder, options=ocp.CheckpointManagerOptions(**options)
+    )
 
 
 def file_sums(folder: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fluojax.files import write_atomic
+from fluojax.train import parallel
 
 
 class Journal:
@@ -22,6 +23,10 @@ class Journal:
         self._path = workdir / "metrics.jsonl"
         self._say = say
         self._broken = False
+        self._board = None
+        self._silent = not parallel.is_first()
+        if self._silent:
+            return
         lines = [line for line in read_journal(self._path) if line["step"] <= start]
         if self._path.exists():
             write_atomic(self._path, "".join(json.dumps(line) + "\n" for line in lines))
@@ -29,6 +34,8 @@ class Journal:
 
     def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """One line; values that are not finite are written as null."""
+        if self._silent:
+            return
         numbers = {name: _number(value) for name, value in values.items()}
         line = json.dumps({"step": step, "split": split, **numbers})
         try:

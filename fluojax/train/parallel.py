@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fluojax.errors import UserError
@@ -72,6 +73,34 @@ def local_indices(batch_size: int) -> range:
     """The part of the global batch that belongs to this process."""
     share = batch_size // jax.process_count()
     return range(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+def alone() -> bool:
+    """Whether this is the only process."""
+    return jax.process_count() == 1
+
+
+def is_first() -> bool:
+    """Whether this process writes files."""
+    return jax.process_index() == 0
+
+
+def from_first(number: int) -> int:
+    """The number that the first process gives, in every process."""
+    if alone():
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def wait_for_all(name: str) -> None:
+    """Until every process has come here."""
+    if not alone():
+        multihost_utils.sync_global_devices(name)
+
+
+def preempted(step: int) -> bool:
+    """Whether the processes agreed to stop after this step (SIGTERM to any)."""
+    return multihost_utils.reached_preemption_sync_point(step)
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -1,108 +1,19 @@
 """A real training process, killed, stopped, damaged and raced.
 
 "Same" means: final parameters bit-equal and `metrics.jsonl` equal to those of
-an undisturbed run on as many CPU devices. The model sees 16-pixel crops for 30
-steps and saves every 5.
+an undisturbed run on as many CPU devices.
 """
 
-import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from fluojax.runs import open_run
-from fluojax.train.checkpoint import leaves_by_name
-from fluojax.train.journal import read_journal
+from tests.faults.process import finish, outcome, start, train, wait_for
 
 pytestmark = pytest.mark.faults
-SETTINGS = {
-    "data_options.mask_kind": "instances",
-    "model_options.base_features": "4",
-    "crop": "16",
-    "batch_size": "4",
-    "num_steps": "30",
-    "eval_every": "10",
-    "save_every": "5",
-    "log_every": "5",
-}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Six 24-pixel images with one to three cells."""
-    root = tmp_path_factory.mktemp("cells")
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for number in range(4 if split == "train" else 2):
-            labels = np.zeros((24, 24), np.uint8)
-            for k in range(1 + number % 3):
-                row, column = rng.integers(0, 17, 2)
-                labels[row : row + 7, column : column + 6] = k + 1
-            image = (50 + 150 * (labels > 0) + rng.integers(0, 30, labels.shape)).astype(
-                np.uint8
-            )
-            for kind, array in (("images", image), ("masks", labels)):
-                (root / split / kind).mkdir(parents=True, exist_ok=True)
-                np.save(root / split / kind / f"{number}.npy", array)
-    return root
-
-
-def command(folder, workdir, **settings):
-    words = [sys.executable, "-m", "fluojax", "train", "--model", "cresunet"]
-    words += ["--data", str(folder), "--workdir", str(workdir)]
-    for key, value in {**SETTINGS, **settings}.items():
-        words += ["--set", f"{key}={value}"]
-    return words
-
-
-def start(folder, workdir, devices=1, **settings):
-    env = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
-    return subprocess.Popen(
-        command(folder, workdir, **settings),
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process, code=0):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == code, output
-    assert "Traceback" not in output
-    return output
-
-
-def train(folder, workdir, devices=1, code=0, **settings):
-    return finish(start(folder, workdir, devices, **settings), code)
-
-
-def wait_for(workdir, pattern, process, timeout=300):
-    """Until a file that matches appears in the checkpoints."""
-    limit = time.monotonic() + timeout
-    while not list((workdir / "checkpoints").glob(pattern)):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < limit
-        time.sleep(0.005)
-
-
-def outcome(workdir):
-    run = open_run(workdir)
-    leaves = leaves_by_name(run.variables)
-    results = json.loads((workdir / "results.json").read_text())
-    return (
-        {name: np.asarray(x).tobytes() for name, x in leaves.items()},
-        read_journal(workdir / "metrics.jsonl"),
-        results["scores"],
-        {p.name for p in (workdir / "checkpoints").iterdir()},
-    )
 
 
 @pytest.fixture(scope="module")
