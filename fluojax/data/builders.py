@@ -13,7 +13,8 @@ import numpy as np
 from fluojax.config import DEFAULT_DATA_OPTIONS as DEFAULT
 from fluojax.config import DataOptions
 from fluojax.data import fnc_synth
-from fluojax.data.folder import Found, find_pairs, folder_fingerprint, read_folder
+from fluojax.data.folder import read_folder
+from fluojax.data.pairing import Found, find_pairs, folder_fingerprint
 from fluojax.data.pipeline import common_dtype
 from fluojax.data.record import Dataset, Record
 from fluojax.errors import UserError

@@ -11,8 +11,8 @@ from fluojax import __version__, report, runs
 from fluojax import config as configs
 from fluojax.console import Console
 from fluojax.data import fingerprint as fingerprints
-from fluojax.data import read
-from fluojax.data.folder import MASK_ENDINGS, list_files
+from fluojax.data import masks, read
+from fluojax.data.pairing import MASK_ENDINGS, list_files
 from fluojax.data.record import Record
 from fluojax.data.sources import load_dataset
 from fluojax.errors import UserError, some
@@ -195,9 +195,9 @@ def pair_masks(pred: Path, true: Path) -> dict[str, tuple[Path, Path]]:
         paths = [
             p for p in list_files(folder) if p.suffix.lower() in read.MASK_SUFFIXES
         ]
-        masks = [p for p in paths if p.stem.endswith(MASK_ENDINGS)]
+        named = [p for p in paths if p.stem.endswith(MASK_ENDINGS)]
         stems = {}
-        for path in masks or paths:
+        for path in named or paths:
             ending = next((e for e in MASK_ENDINGS if path.stem.endswith(e)), "")
             stems[path.stem.removesuffix(ending)] = path
         sides.append(stems)
@@ -212,9 +212,10 @@ def pair_masks(pred: Path, true: Path) -> dict[str, tuple[Path, Path]]:
 
 def read_labels(path: Path) -> np.ndarray:
     """A mask file as instances: components if it holds one value, else its ids."""
-    plane = read.read_mask_plane(path)
-    binary = read.single_valued(plane) or read.looks_soft(plane)
-    return read.to_instances(plane, "binary" if binary else "instances")
+    plane = masks.read_mask_plane(path)
+    masks.refuse_fractions(path, plane)
+    binary = masks.single_valued(plane) or masks.looks_soft(plane)
+    return masks.to_instances(plane, "binary" if binary else "instances")
 
 
 def _write_evaluation(out, title, run, scored, split, console) -> dict[str, Any]:

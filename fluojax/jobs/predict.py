@@ -18,8 +18,8 @@ from fluojax import __version__, runs
 from fluojax import config as configs
 from fluojax.config import DataOptions
 from fluojax.console import Console, duration
-from fluojax.data import read
-from fluojax.data.folder import (
+from fluojax.data import pictures, read
+from fluojax.data.pairing import (
     MASK_ENDINGS,
     MASK_FOLDERS,
     OUTPUT_ENDINGS,
@@ -146,7 +146,7 @@ def predict_files(
 def _predict_one(path, run, network, out, save, tile, post, pixel_size_um):
     options: DataOptions = run.config.data_options
     array, axes = read.read_image(path, max_pixels=options.max_pixels)
-    picture = read.as_picture(
+    picture = pictures.as_picture(
         path, array, axes, channel=options.channel, z=options.z,
         given_axes=options.axes,
     )  # fmt: skip

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from fluojax.config import DataOptions
-from fluojax.data import folder
-from fluojax.data.folder import find_pairs, read_folder
+from fluojax.data import folder, pairing
+from fluojax.data import splits as splitting
+from fluojax.data.folder import read_folder
+from fluojax.data.pairing import find_pairs
 from fluojax.data.record import Record
 from fluojax.errors import UserError
 
@@ -62,8 +64,8 @@ def test_split_folders_in_any_case_decide_the_splits(tmp_path, windows, disk):
     }
 
 
-@pytest.mark.parametrize("images", folder.IMAGE_FOLDERS)
-@pytest.mark.parametrize("masks", folder.MASK_FOLDERS)
+@pytest.mark.parametrize("images", pairing.IMAGE_FOLDERS)
+@pytest.mark.parametrize("masks", pairing.MASK_FOLDERS)
 def test_every_name_of_a_folder_is_known(tmp_path, windows, disk, images, masks):
     disk.write(tmp_path / images / "a.png", disk.grey(windows[0]))
     disk.write(tmp_path / masks / "a.png", disk.labels(windows[0]))
@@ -80,7 +82,7 @@ def test_cellpose_folders_ignore_other_outputs(tmp_path, windows, disk):
 
 
 @pytest.mark.parametrize("image", ["", "_img", "_image"])
-@pytest.mark.parametrize("mask", folder.MASK_ENDINGS)
+@pytest.mark.parametrize("mask", pairing.MASK_ENDINGS)
 def test_known_endings_pair(tmp_path, windows, disk, image, mask):
     disk.suffix_pairs(tmp_path, windows[:2], image, mask)
     pairs = find_pairs(tmp_path).pairs
@@ -553,24 +555,24 @@ def named(names, groups=None):
 def test_the_hash_is_the_documented_one():
     digest = hashlib.sha256(b"saltname").digest()
     expected = int.from_bytes(digest[:8], "big") / 2**64
-    assert folder.hash_share("name", "salt") == expected
+    assert splitting.hash_share("name", "salt") == expected
     # Fixed for ever: a new release must not move images between splits.
-    assert folder.hash_share("images/img0") == pytest.approx(0.8756271092226156)
+    assert splitting.hash_share("images/img0") == pytest.approx(0.8756271092226156)
 
 
 def test_validation_is_what_the_hash_says_and_about_fifteen_per_cent():
     names = [f"images/{k}" for k in range(400)]
-    splits = folder.split_records(named(names), [None] * 400, [])
+    splits = splitting.split_records(named(names), [None] * 400, [])
     val = {r.id for r in splits["val"]}
-    assert val == {n for n in names if folder.hash_share(n) < 0.15}
+    assert val == {n for n in names if splitting.hash_share(n) < 0.15}
     assert 0.1 < len(val) / 400 < 0.2 and splits["test"] == []
 
 
 def test_the_split_of_an_image_does_not_depend_on_the_others():
     names = [f"images/{k}" for k in range(60)]
-    full = {r.id for r in folder.split_records(named(names), [None] * 60, [])["val"]}
+    full = {r.id for r in splitting.split_records(named(names), [None] * 60, [])["val"]}
     half = names[::-2]
-    part = {r.id for r in folder.split_records(named(half), [None] * 30, [])["val"]}
+    part = {r.id for r in splitting.split_records(named(half), [None] * 30, [])["val"]}
     assert part == full & set(half)
 
 
@@ -592,18 +594,18 @@ def test_a_group_is_never_divided(tmp_path, windows, disk):
 def test_train_and_validation_are_never_empty(count):
     for start in range(30):
         names = [f"{start}/{k}" for k in range(count)]
-        splits = folder.split_records(named(names), [None] * count, [])
+        splits = splitting.split_records(named(names), [None] * count, [])
         assert splits["train"] and splits["val"]
-        lowest = min(names, key=folder.hash_share)
+        lowest = min(names, key=splitting.hash_share)
         assert lowest in {r.id for r in splits["val"]}
 
 
 def test_given_splits_are_kept_and_only_a_missing_validation_is_drawn():
     names = [f"{k}" for k in range(20)]
     given = ["train"] * 10 + ["val"] * 5 + ["test"] * 5
-    splits = folder.split_records(named(names), given, [])
+    splits = splitting.split_records(named(names), given, [])
     assert [len(splits[s]) for s in ("train", "val", "test")] == [10, 5, 5]
-    splits = folder.split_records(named(names), ["train"] * 15 + ["test"] * 5, [])
+    splits = splitting.split_records(named(names), ["train"] * 15 + ["test"] * 5, [])
     assert len(splits["test"]) == 5 and splits["val"] and splits["train"]
 
 
@@ -627,7 +629,7 @@ def test_a_component_cut_in_two_pieces_counts_as_two():
     cells[2:, 1] = cells[2:, 3] = cells[2, 1:4] = 1  # a bridge in the upper strip
     image = np.zeros((10, 5, 1), np.uint8)
     record = Record(image, cells, "a", "a", kind="binary")
-    splits = folder.split_records([record], [None], [])
+    splits = splitting.split_records([record], [None], [])
     assert splits["train"][0].instances.max() == 1
     assert splits["val"][0].instances.max() == 2
 
@@ -650,7 +652,7 @@ def test_the_fingerprint_changes_with_files_and_options_not_with_the_place(
 
     def digest(place: Path, **options):
         options = DataOptions(**options)
-        return folder.folder_fingerprint(find_pairs(place, options), options)
+        return pairing.folder_fingerprint(find_pairs(place, options), options)
 
     first = digest(root)
     assert len(first) == 12 and digest(root) == first

@@ -6,7 +6,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from fluojax.data import read
+from fluojax.data import masks, pictures, read
 from fluojax.errors import UserError
 
 GREY = (np.arange(48).reshape(6, 8) * 5).astype(np.uint8)
@@ -16,7 +16,7 @@ LABELS[:2, :2], LABELS[3:, 3:5], LABELS[3:, 6:] = 1, 2, 3
 
 
 def picture(path, **options):
-    return read.as_picture(path, *read.read_image(path), **options)
+    return pictures.as_picture(path, *read.read_image(path), **options)
 
 
 # --- files ------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def test_palettes_are_colours_in_images_and_indices_in_masks(tmp_path):
     image.save(tmp_path / "a.png")
     colours, axes = read.read_image(tmp_path / "a.png")
     assert axes == "YXS" and tuple(colours[0, 0]) == (200, 10, 10)
-    np.testing.assert_array_equal(read.read_mask_plane(tmp_path / "a.png"), LABELS)
+    np.testing.assert_array_equal(masks.read_mask_plane(tmp_path / "a.png"), LABELS)
     assert read.conversions(tmp_path / "a.png") == ["palette converted to colours"]
 
 
@@ -115,7 +115,7 @@ def test_min_is_white_is_inverted_in_images_but_not_in_masks(tmp_path, array):
     top = 1 if array.dtype == bool else np.iinfo(array.dtype).max
     expected = top - array.astype(np.int64)
     np.testing.assert_array_equal(picture(path)[..., 0], expected)
-    np.testing.assert_array_equal(read.read_mask_plane(path), array)
+    np.testing.assert_array_equal(masks.read_mask_plane(path), array)
     assert read.conversions(path) == ["min-is-white inverted"]
 
 
@@ -370,48 +370,48 @@ def test_other_numbers_keep_their_type(tmp_path, dtype):
 )
 def test_binary_masks_of_every_scale_give_components(tmp_path, disk, full, dtype):
     path = disk.write(tmp_path / "a.png", ((LABELS > 0) * full).astype(dtype))
-    got = read.read_mask(path, "binary")
+    got = masks.read_mask(path, "binary")
     assert got.dtype == np.int32 and got.max() == 3
     np.testing.assert_array_equal(got > 0, LABELS > 0)
 
 
 def test_soft_edges_are_cut_at_half_of_the_maximum(tmp_path, disk):
     mask = np.array([[0, 100, 127, 128, 255, 255, 255, 255, 200]], np.uint8)
-    got = read.read_mask(disk.write(tmp_path / "a.png", mask), "binary")
+    got = masks.read_mask(disk.write(tmp_path / "a.png", mask), "binary")
     # 127.5 is half.
     np.testing.assert_array_equal(got, [[0, 0, 0, 1, 1, 1, 1, 1, 1]])
-    assert read.looks_soft(np.array([[0, 100, 255, 255]])) is np.True_
-    assert not read.looks_soft(np.array([[0, 100, 200, 255]]))
-    assert not read.looks_soft(np.array([[0, 100, 250, 250, 250]]))
+    assert masks.looks_soft(np.array([[0, 100, 255, 255]])) is np.True_
+    assert not masks.looks_soft(np.array([[0, 100, 200, 255]]))
+    assert not masks.looks_soft(np.array([[0, 100, 250, 250, 250]]))
 
 
 def test_diagonal_pixels_are_one_component():
-    assert read.to_instances(np.eye(3, dtype=np.uint8), "binary").max() == 1
+    assert masks.to_instances(np.eye(3, dtype=np.uint8), "binary").max() == 1
 
 
 def test_an_empty_mask_has_no_instances_of_either_kind():
     for kind in ("binary", "instances"):
-        got = read.to_instances(np.zeros((3, 4), np.uint8), kind)
+        got = masks.to_instances(np.zeros((3, 4), np.uint8), kind)
         assert got.shape == (3, 4) and got.max() == 0
 
 
 def test_ids_with_gaps_and_beyond_16_bits_are_renumbered_in_order():
     plane = np.array([[0, 70_000, 70_000], [300, 0, 9]])
     np.testing.assert_array_equal(
-        read.to_instances(plane, "instances"), [[0, 3, 3], [2, 0, 1]]
+        masks.to_instances(plane, "instances"), [[0, 3, 3], [2, 0, 1]]
     )
 
 
 def test_a_label_image_without_background_loses_no_cell():
     plane = np.array([[4, 4, 7]])
-    np.testing.assert_array_equal(read.to_instances(plane, "instances"), [[1, 1, 2]])
+    np.testing.assert_array_equal(masks.to_instances(plane, "instances"), [[1, 1, 2]])
 
 
 def test_torn_labels_stay_one_cell_and_are_counted():
     plane = np.array([[5, 0, 5, 0, 6]])
-    instances = read.to_instances(plane, "instances")
+    instances = masks.to_instances(plane, "instances")
     np.testing.assert_array_equal(instances, [[1, 0, 1, 0, 2]])
-    assert read.count_pieces(instances) == 3
+    assert masks.count_pieces(instances) == 3
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy"])
@@ -419,20 +419,20 @@ def test_labels_come_back_exactly_at_the_limits_of_types(tmp_path, disk, name):
     for top in (255, 256, 65_535):
         plane = np.zeros((4, 4), np.uint16)
         plane[0, 0], plane[2, 2] = 1, top
-        got = read.read_mask_plane(disk.write(tmp_path / name, plane))
+        got = masks.read_mask_plane(disk.write(tmp_path / name, plane))
         np.testing.assert_array_equal(got, plane)
 
 
 def test_grey_stored_as_colours_is_a_mask(tmp_path, disk):
     plane = LABELS.astype(np.uint8)
     path = disk.write(tmp_path / "a.png", np.stack([plane] * 3, -1))
-    np.testing.assert_array_equal(read.read_mask_plane(path), plane)
+    np.testing.assert_array_equal(masks.read_mask_plane(path), plane)
     assert read.mask_conversions(path) == [
         "masks with equal colours, read as one channel,"
     ]
     alpha = np.full_like(plane, 255)
     path = disk.write(tmp_path / "b.png", np.stack([plane] * 3 + [alpha], -1))
-    np.testing.assert_array_equal(read.read_mask_plane(path), plane)
+    np.testing.assert_array_equal(masks.read_mask_plane(path), plane)
 
 
 def test_a_mask_in_colours_is_refused_with_their_number(tmp_path, disk):
@@ -440,24 +440,24 @@ def test_a_mask_in_colours_is_refused_with_their_number(tmp_path, disk):
     plane = LABELS.astype(np.uint8)
     path = disk.write(tmp_path / "a.png", np.stack([plane, plane * 2, plane], -1))
     with pytest.raises(read.UnreadableFile, match="4 colours; a mask has one channel"):
-        read.read_mask_plane(path)
+        masks.read_mask_plane(path)
 
 
 def test_whole_floats_are_labels_and_fractions_are_not(tmp_path):
     # Message 8.
     np.save(tmp_path / "a.npy", LABELS.astype(np.float32))
     np.testing.assert_array_equal(
-        read.read_mask(tmp_path / "a.npy", "instances"), LABELS
+        masks.read_mask(tmp_path / "a.npy", "instances"), LABELS
     )
     np.save(tmp_path / "b.npy", LABELS * 1.5)
     with pytest.raises(read.UnreadableFile, match="fractions such as 0, 1.5, 3, 4.5"):
-        read.read_mask_plane(tmp_path / "b.npy")
+        masks.read_mask_plane(tmp_path / "b.npy")
     np.save(tmp_path / "c.npy", np.array([[0.2, 0.4], [0.8, 0.0]]))
     np.testing.assert_array_equal(
-        read.read_mask(tmp_path / "c.npy", "binary"), [[0, 1], [1, 0]]
+        masks.read_mask(tmp_path / "c.npy", "binary"), [[0, 1], [1, 0]]
     )
     with pytest.raises(read.UnreadableFile, match="fractions such as 0.2, 0.4, 0.8"):
-        read.read_mask(tmp_path / "c.npy", "instances")
+        masks.read_mask(tmp_path / "c.npy", "instances")
 
 
 @pytest.mark.parametrize(
@@ -471,4 +471,4 @@ def test_whole_floats_are_labels_and_fractions_are_not(tmp_path):
 def test_impossible_masks_are_refused(tmp_path, plane, reason):
     np.save(tmp_path / "a.npy", plane)
     with pytest.raises(read.UnreadableFile, match=reason):
-        read.read_mask_plane(tmp_path / "a.npy")
+        masks.read_mask_plane(tmp_path / "a.npy")
