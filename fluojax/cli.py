@@ -32,6 +32,18 @@ FIELDS = {
     "lr": ("X", "learning rate"),
     "seed": ("N", "seed of initialisation, order and augmentation"),
 }
+# Flags of every command that reads images: data_options of the experiment.
+DATA_FLAGS = {
+    "mask_suffix": ("END", "ending of mask names, e.g. _cells"),
+    "image_suffix": ("END", "ending of image names, e.g. _img"),
+    "mask_kind": ("KIND", "auto, instances or binary"),
+    "axes": ("AXES", "axes of the files, e.g. ZYX, where they do not say"),
+    "channel": ("N", "the one channel to use, counted from 0"),
+    "z": ("HOW", "reduce a stack: max, mean or an index"),
+    "group": ("REGEX", "part of a name that keeps images in one split"),
+    "unlabelled": ("skip|use", "images without mask"),
+    "max_pixels": ("N", "largest image read"),
+}
 RENAMED = {"steps": "num_steps", "lr": "learning_rate"}
 SMOKE = {
     "data": "fnc_synth/smoke",
@@ -98,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     check = add("check", "pair and read everything in a folder, train nothing")
     check.add_argument("data", metavar="DATA")
     check.add_argument("--json", metavar="FILE", help="also write the facts as JSON")
-    _add_set(check)
+    _add_settings(check)
 
     train = add("train", "train, or continue, an experiment")
     train.add_argument(
@@ -107,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     for field, (metavar, text) in FIELDS.items():
         flag = "--" + field.replace("_", "-")
         train.add_argument(flag, dest=field, metavar=metavar, help=text)
-    _add_set(train)
+    _add_settings(train)
     train.add_argument("--smoke", action="store_true", help="tiny generated run")
     train.add_argument("--dry-run", action="store_true", help="check, train nothing")
     _add_device(train)
@@ -124,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--distance-px", metavar="X|auto", default="auto")
     evaluate.add_argument("--threshold", metavar="X|from-run", default="from-run")
     evaluate.add_argument("--out", metavar="DIR")
-    _add_set(evaluate)
+    _add_settings(evaluate)
     _add_device(evaluate)
 
     predict = add("predict", "masks, tables and overlays for images")
@@ -139,7 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--threshold", metavar="X|from-run", default="from-run")
     predict.add_argument("--pixel-size", metavar="UM", type=float)
     predict.add_argument("--overwrite", action="store_true")
-    _add_set(predict)
+    _add_settings(predict)
     _add_device(predict)
 
     listing = add("list", "losses, models, metrics and data sets, a line each")
@@ -151,11 +163,28 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_set(parser: argparse.ArgumentParser) -> None:
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("reading images")
+    for field, (metavar, text) in DATA_FLAGS.items():
+        flag = "--" + field.replace("_", "-")
+        group.add_argument(
+            flag, dest=f"data_options.{field}", metavar=metavar, help=text
+        )
+    group.add_argument(
+        "--skip-bad", dest="data_options.skip_bad", action="store_const", const="true",
+        help="leave out files that cannot be read",
+    )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",
         help="any field of the experiment, dotted; repeatable",
     )  # fmt: skip
+
+
+def _settings(args: argparse.Namespace) -> dict[str, str]:
+    """Flags about images, then --set, as overrides of the experiment."""
+    flags = {k: v for k, v in vars(args).items() if k.startswith("data_options.")}
+    given = {name: value for name, value in flags.items() if value is not None}
+    return given | configs.parse_assignments(args.set)
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
@@ -262,7 +291,7 @@ def experiment_of(args: argparse.Namespace) -> Experiment:
         value = getattr(args, field)
         if value is not None:
             overrides[RENAMED.get(field, field)] = value
-    overrides |= configs.parse_assignments(args.set)
+    overrides |= _settings(args)
     config = configs.apply_overrides(config, overrides)
     _check_names(config)
     return config
@@ -291,8 +320,7 @@ def _train(args: argparse.Namespace, console: Console) -> int:
 
 
 def _check(args: argparse.Namespace, console: Console) -> int:
-    overrides = configs.parse_assignments(args.set)
-    config = configs.apply_overrides(Experiment(data=args.data), overrides)
+    config = configs.apply_overrides(Experiment(data=args.data), _settings(args))
     from fluojax.jobs import check
 
     return check.check(config, console, json_file=args.json)
@@ -333,7 +361,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         evaluate.evaluate_run(
             Path(args.run), split=args.split, data=args.data, iou=args.iou,
             distance_px=distance, threshold=threshold, out=out, console=console,
-            overrides=configs.parse_assignments(args.set),
+            overrides=_settings(args),
         )  # fmt: skip
     return 0
 
@@ -362,7 +390,7 @@ def _predict(args: argparse.Namespace, console: Console) -> int:
     return predict.predict_files(
         Path(args.run), args.images, Path(args.out), save=save, tile=tile,
         threshold=threshold, pixel_size_um=args.pixel_size, overwrite=args.overwrite,
-        overrides=configs.parse_assignments(args.set), console=console,
+        overrides=_settings(args), console=console,
     )  # fmt: skip
 
 

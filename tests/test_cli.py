@@ -176,3 +176,12 @@ def test_the_module_runs_as_a_program():
         [sys.executable, "-m", "fluojax", "--version"], capture_output=True, text=True
     )
     assert done.stdout.strip() == cli.fluojax.__version__
+
+
+def test_flags_about_images_are_data_options():
+    words = ["train", "--channel", "1", "--skip-bad", "--mask-suffix", "_cells"]
+    experiment = cli.experiment_of(cli.build_parser().parse_args(words))
+    options = experiment.data_options
+    assert (options.channel, options.skip_bad) == (1, True)
+    assert options.mask_suffix == "_cells"
+    assert set(cli.DATA_FLAGS) < set(config.to_dict(options))

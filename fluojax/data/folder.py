@@ -61,7 +61,7 @@ def read_folder(
     if problems and strict and not options.skip_bad:
         raise UserError(
             f"{root}: {len(problems)} problems: {_listed(problems)}; mend them, or "
-            "leave these files out with --set data_options.skip_bad=true"
+            "leave these files out with --skip-bad"
         )
     if problems and strict:
         notes.append(f"left out: {_listed(problems)}")
@@ -306,10 +306,7 @@ def _judge(records: list[Record], notes: list[str]) -> list[str]:
     channels = Counter(r.image.shape[-1] for r in records)
     if len(channels) > 1:
         table = some(f"{n} images with {c}" for c, n in sorted(channels.items()))
-        fatal.append(
-            f"channel numbers differ: {table}; choose one with "
-            "--set data_options.channel=N"
-        )
+        fatal.append(f"channel numbers differ: {table}; choose one with --channel N")
     dtypes = Counter(str(r.image.dtype) for r in records)
     if len(dtypes) > 1:
         told = " and ".join(f"{d} ({n} files)" for d, n in dtypes.most_common())

@@ -63,7 +63,7 @@ def refuse_fractions(path: Path, plane: np.ndarray) -> None:
         values = ", ".join(f"{v:g}" for v in np.unique(plane[plane > 0])[:5])
         raise UnreadableFile(
             f"{path}: fractions such as {values}; labels are whole numbers; for a soft "
-            "mask, cut at half of its maximum: --set data_options.mask_kind=binary"
+            "mask, cut at half of its maximum: --mask-kind binary"
         )
 
 

@@ -147,7 +147,7 @@ def _no_images(root: Path) -> str:
 
 PAIRS_ARE = (
     "pairs share a stem (images/a.tif, masks/a.png) or end in _masks "
-    "(a.tif, a_masks.tif); for other endings --set data_options.mask_suffix=_x"
+    "(a.tif, a_masks.tif); for other endings --mask-suffix _x"
 )
 
 
@@ -225,7 +225,7 @@ def _mask_of(
                 raise UserError(
                     f"{root}: {len(rivals)} masks of one image: "
                     f"{some(p.relative_to(root) for p in rivals)}; keep one, or say "
-                    "which with --set data_options.mask_suffix=_x"
+                    "which with --mask-suffix _x"
                 )
             return first
     return None

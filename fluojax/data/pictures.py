@@ -43,8 +43,8 @@ def as_picture(
     if axes[:-1] != "YX":
         raise UnreadableFile(
             f"{path}: shape {array.shape[:-1]}, axes {axes[:-1]}; say what they are "
-            "with --set data_options.axes=..., or reduce a stack with "
-            "--set data_options.z=max (or mean, or an index)"
+            "with --axes ..., or reduce a stack with "
+            "--z max (or mean, or an index)"
         )
     if axes.endswith("S"):
         array = _plain_colours(array, channel)
@@ -104,8 +104,7 @@ def _one_channel(path: Path, array: np.ndarray, channel: int | None) -> np.ndarr
     if channel is None:
         if channels > 4:
             raise UnreadableFile(
-                f"{path}: {channels} channels; choose one with "
-                "--set data_options.channel=N"
+                f"{path}: {channels} channels; choose one with --channel N"
             )
         return array
     if not 0 <= channel < channels:

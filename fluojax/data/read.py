@@ -146,7 +146,7 @@ def _check_size(path: Path, pixels: int, max_pixels: int) -> None:
     if pixels > max_pixels:
         raise UnreadableFile(
             f"{path}: {pixels:,} pixels, at least {pixels / 1e9:.1f} GB of memory; the "
-            f"limit is {max_pixels:,}; raise it with --set data_options.max_pixels=N"
+            f"limit is {max_pixels:,}; raise it with --max-pixels N"
         )
     if pixels == 0:
         raise UnreadableFile(f"{path}: holds no pixels")

@@ -53,7 +53,7 @@ def _held_out(
     notes.append(
         f"validation: {len(val)} of {len(shares)} groups by a hash of their names; "
         "tiles of one field in both parts would leak: name them with "
-        "--set data_options.group=REGEX"
+        "--group REGEX"
     )
     train = [r for r in records if r.group not in val]
     return train, [r for r in records if r.group in val]

@@ -153,7 +153,7 @@ def _predict_one(path, run, network, out, save, tile, post, pixel_size_um):
     if picture.shape[-1] != run.channels:
         raise read.UnreadableFile(
             f"{path}: {picture.shape[-1]} channels, the network was trained on "
-            f"{run.channels}; choose one with --set data_options.channel=N"
+            f"{run.channels}; choose one with --channel N"
         )
     probs = prediction.probabilities(network, picture, tile=tile)
     instances = instances_from_probs(probs, threshold=run.threshold, **post)

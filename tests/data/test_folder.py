@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fluojax.config import DataOptions
-from fluojax.data import folder, pairing
+from fluojax.data import pairing
 from fluojax.data import splits as splitting
 from fluojax.data.folder import read_folder
 from fluojax.data.pairing import find_pairs
@@ -188,7 +188,7 @@ def test_order_depends_on_names_alone(tmp_path, windows, disk, monkeypatch):
             folders.sort(reverse=True)
             yield place, folders, sorted(files, reverse=True)
 
-    monkeypatch.setattr(folder.os, "walk", backwards)
+    monkeypatch.setattr(pairing.os, "walk", backwards)
     shutil.copytree(tmp_path, tmp_path.parent / "elsewhere", dirs_exist_ok=True)
     second = read_folder(tmp_path.parent / "elsewhere")[0]
     for split in first.splits:
@@ -234,7 +234,7 @@ def test_message_3_nothing_pairs(tmp_path, windows, disk):
     assert "images/img4.png and 2 more" in text and "masks/other0.png" in text
     assert "img5" not in text and str(tmp_path / "images") not in text
     assert "pairs share a stem (images/a.tif, masks/a.png) or end in _masks" in text
-    assert "mask_suffix=_x" in text
+    assert "--mask-suffix _x" in text
 
 
 def test_message_3_leftovers_over_a_tenth_stop_training_not_the_check(
@@ -293,7 +293,7 @@ def test_two_masks_of_one_image_are_refused(tmp_path, windows, disk, masks):
     for name in masks:
         disk.write(tmp_path / name, disk.labels(windows[0]))
     text = refusal(tmp_path)
-    assert "2 masks of one image" in text and "mask_suffix=_x" in text
+    assert "2 masks of one image" in text and "--mask-suffix _x" in text
     assert all(name in text for name in masks)
 
 
@@ -304,7 +304,7 @@ def test_message_4_sizes_differ(tmp_path, windows, disk):
     text = refusal(tmp_path)
     assert "images/img0.png: 48x64, its mask img0.tif 47x64; both need one size" in text
     assert "images/img1.png: 48x64, its mask img1.tif 64x48; the mask is trans" in text
-    assert "skip_bad=true" in text and text.count(str(tmp_path)) == 1
+    assert "--skip-bad" in text and text.count(str(tmp_path)) == 1
 
 
 def test_message_5_colours_in_masks(tmp_path, windows, disk):
@@ -406,7 +406,7 @@ def test_message_8_gaps_fractions_and_negative_labels(tmp_path, windows, disk):
     assert "masks/img0.npy: fractions such as 0, 1.5, 3" in text
     assert "masks/img1.npy: negative labels (lowest -4)" in text
     assert "masks/img2.npy: fractions such as 0.5" in text
-    assert "mask_kind=binary" in text
+    assert "--mask-kind binary" in text
     soft, problems = read_folder(
         tmp_path, DataOptions(mask_kind="binary", skip_bad=True)
     )
@@ -469,7 +469,7 @@ def test_message_10_stacks(tmp_path, windows, disk):
         (tmp_path / f"images/img{k}.png").unlink()
     text = refusal(tmp_path)
     assert "images/img0.npy: shape (5, 48, 64), axes QYX" in text
-    assert "data_options.z=max" in text and "data_options.axes" in text
+    assert "--z max" in text and "data_options.axes" in text
     dataset, _ = read_folder(tmp_path, DataOptions(z="max"))
     np.testing.assert_array_equal(
         by_stem(dataset)["img0"].image[..., 0], disk.grey(windows[0])
@@ -481,7 +481,7 @@ def test_message_11_channel_numbers_differ(tmp_path, windows, disk):
     disk.write(tmp_path / "images/img0.png", windows[0].image)
     text = refusal(tmp_path, skip_bad=True)
     assert "channel numbers differ: 4 images with 1, 1 images with 3" in text
-    assert "data_options.channel=N" in text
+    assert "--channel N" in text
     _, problems = read_folder(tmp_path, strict=False)
     assert len(problems) == 1
     dataset, _ = read_folder(tmp_path, DataOptions(channel=0))
@@ -515,7 +515,7 @@ def test_message_14_damaged_files_are_all_listed_or_left_out(tmp_path, windows, 
     (tmp_path / "masks/img3.tif").write_bytes(b"II*\x00")
     text = refusal(tmp_path)
     assert "2 problems: images/img0.png: the file is empty; masks/img3.tif: " in text
-    assert "--set data_options.skip_bad=true" in text
+    assert "--skip-bad" in text
     dataset, problems = read_folder(tmp_path, strict=False)
     assert len(problems) == 2 and len(by_stem(dataset)) == 3
     kept, _ = read_folder(tmp_path, DataOptions(skip_bad=True))
@@ -540,7 +540,7 @@ def test_at_most_five_problems_are_told(tmp_path, windows, disk):
 def test_message_16_images_over_the_limit(tmp_path, windows, disk):
     disk.images_masks(tmp_path, windows[:2])
     text = refusal(tmp_path, max_pixels=3000)
-    assert "images/img0.png: 3,072 pixels" in text and "max_pixels=N" in text
+    assert "images/img0.png: 3,072 pixels" in text and "--max-pixels N" in text
 
 
 # --- splits -----------------------------------------------------------------------

@@ -237,7 +237,7 @@ def test_the_size_is_checked_before_pixels_are_read(tmp_path, disk, name):
         read.read_image(path, max_pixels=1999)
     text = str(error.value)
     assert "2,000 pixels" in text and "limit is 1,999" in text
-    assert "GB of memory" in text and "data_options.max_pixels=N" in text
+    assert "GB of memory" in text and "--max-pixels N" in text
     assert read.read_image(path, max_pixels=2000)[0].shape == (40, 50)
 
 
@@ -286,7 +286,7 @@ def test_one_channel_can_be_chosen(tmp_path, disk):
 def test_five_channels_need_a_choice(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.stack([GREY] * 5), imagej=True, metadata={"axes": "CYX"})
-    with pytest.raises(read.UnreadableFile, match="5 channels.*data_options.channel=N"):
+    with pytest.raises(read.UnreadableFile, match="5 channels.*--channel N"):
         picture(path)
     assert picture(path, channel=4).shape == (6, 8, 1)
 
@@ -300,7 +300,7 @@ def test_a_stack_needs_an_instruction(tmp_path):
         picture(path)
     text = str(error.value)
     assert "(3, 6, 8)" in text and "axes ZYX" in text
-    assert "data_options.z=max" in text and "index" in text
+    assert "--z max" in text and "index" in text
     assert "data_options.axes=" in text
     np.testing.assert_array_equal(picture(path, z="max")[..., 0], DEEP + 200)
     np.testing.assert_array_equal(picture(path, z="1")[..., 0], DEEP + 100)
