@@ -28,7 +28,7 @@ def as_picture(
     if given_axes:
         if len(given_axes) != array.ndim:
             raise UnreadableFile(
-                f"{path}: data_options.axes={given_axes} does not fit shape "
+                f"{path}: --axes {given_axes} does not fit shape "
                 f"{array.shape}"
             )
         axes = given_axes.upper()

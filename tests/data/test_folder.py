@@ -469,7 +469,7 @@ def test_message_10_stacks(tmp_path, windows, disk):
         (tmp_path / f"images/img{k}.png").unlink()
     text = refusal(tmp_path)
     assert "images/img0.npy: shape (5, 48, 64), axes QYX" in text
-    assert "--z max" in text and "data_options.axes" in text
+    assert "--z max" in text and "--axes" in text
     dataset, _ = read_folder(tmp_path, DataOptions(z="max"))
     np.testing.assert_array_equal(
         by_stem(dataset)["img0"].image[..., 0], disk.grey(windows[0])
