@@ -28,8 +28,7 @@ def as_picture(
     if given_axes:
         if len(given_axes) != array.ndim:
             raise UnreadableFile(
-                f"{path}: --axes {given_axes} does not fit shape "
-                f"{array.shape}"
+                f"{path}: --axes {given_axes} does not fit shape {array.shape}"
             )
         axes = given_axes.upper()
     array, axes = _project_stack(path, array, axes, z)

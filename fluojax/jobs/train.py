@@ -63,7 +63,9 @@ def train(
     )
     _say_what_runs(config, dataset, workdir, console)
     if dry_run:
-        program.build(config, dataset)
+        built = program.build(config, dataset)
+        state = parallel.replicate(built.new_state())
+        loop.compile_first(config, built, state, console)
         console.line("dry run: everything needed is there; nothing was trained")
         return {}
     if not parallel.is_first():

@@ -151,16 +151,17 @@ def _train(
 ) -> TrainState:
     config, console = job.config, job.console
     start = int(state.step)
+    if start >= config.num_steps or _patience_over(config, progress):
+        return state
+    step = compile_first(config, job.program, state, console)
     clock = Clock(start, config.num_steps)
-    if start < config.num_steps and not _patience_over(config, progress):
-        console.line("compiling the first step ...")
     for done, batch in _numbered_batches(job, start):
         if _patience_over(config, progress):
             break
-        state, metrics = job.program.train_step(state, parallel.shard(batch))
+        state, metrics = step(state, parallel.shard(batch))
         if done == start + 1:
             jax.block_until_ready(metrics)
-            console.line(f"compiling the first step ... {clock.compiled():.0f} s")
+            clock.begin()
         last = done == config.num_steps
         asked = signals.asked(done)  # once: a signal may come at any line below
         due = {name: last or done % every == 0 for name, every in _intervals(config)}
@@ -182,6 +183,27 @@ def _train(
             )
     job.checkpoints.wait()
     return state
+
+
+def compile_first(
+    config: Experiment, program: Program, state: TrainState, console: Console
+) -> Callable:
+    """The compiled train step, timed, its memory told and held against the device.
+
+    Raises:
+      UserError: it needs more memory than the device has.
+    """
+    console.line("compiling the first step ...")
+    began = time.monotonic()
+    batch = parallel.shard(program.draw(int(state.step)))
+    step, need = parallel.compile_step(program.train_step, state, batch)
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    console.line(
+        f"model  {config.model} {count / 1e6:.1f} M parameters · memory per device "
+        f"{need / 1e9:.2f} GB · compiled in {time.monotonic() - began:.0f} s"
+    )
+    parallel.check_memory(need, config.batch_size)
+    return step
 
 
 def _intervals(config: Experiment) -> tuple[tuple[str, int], ...]:

@@ -16,13 +16,11 @@ class Clock:
         self._first_step = start + 1
         self._num_steps = num_steps
         self._began = time.monotonic()
-        self._first = self._began
         self._away = 0.0
 
-    def compiled(self) -> float:
-        """Seconds until now; the clock starts here."""
-        self._first = time.monotonic()
-        return self._first - self._began
+    def begin(self) -> None:
+        """The first step is done; the clock starts here."""
+        self._began = time.monotonic()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -38,7 +36,7 @@ class Clock:
         steps = done - self._first_step
         if steps < 1:
             return 0.0, "?"
-        rate = steps / max(time.monotonic() - self._first - self._away, 1e-9)
+        rate = steps / max(time.monotonic() - self._began - self._away, 1e-9)
         return rate, duration((self._num_steps - done) / rate)
 
 

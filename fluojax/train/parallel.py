@@ -30,6 +30,43 @@ def train_step(step: Callable) -> Callable:
     )
 
 
+def compile_step(step: Callable, state: Any, batch: Any) -> tuple[Callable, int]:
+    """The compiled step for one shape and its bytes per device.
+
+    With several processes the step is left to compile when it first runs, and
+    the bytes are 0: their programs cannot be lowered by hand.
+    """
+    if not alone():
+        return step, 0
+    compiled = step.lower(state, batch).compile()
+    use = compiled.memory_analysis()
+    if use is None:
+        return compiled, 0
+    held = use.argument_size_in_bytes + use.output_size_in_bytes
+    return compiled, held - use.alias_size_in_bytes + use.temp_size_in_bytes
+
+
+def memory_limit() -> int | None:
+    """Bytes that a device may use, None where it does not say (CPUs)."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit")
+
+
+def check_memory(need: int, batch_size: int) -> None:
+    """Refuses a step that needs more than the device has, before it runs."""
+    limit = memory_limit()
+    if limit is None or need <= limit:
+        return
+    devices = jax.device_count()
+    fits = max(int(batch_size * limit / need) // devices, 1) * devices
+    raise UserError(
+        f"the step needs {need / 1e9:.1f} GB per device, {limit / 1e9:.1f} GB are "
+        f"there; by the compiler's estimate --batch-size {fits} fits; also a smaller "
+        "--crop, or --set remat=true. If another process holds memory: JAX reserves "
+        "75 % by default, see XLA_PYTHON_CLIENT_MEM_FRACTION"
+    )
+
+
 def eval_step(step: Callable) -> Callable:
     """`step(variables, batch)`; results keep the device axis of the batch."""
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=0)

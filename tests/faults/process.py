@@ -17,18 +17,18 @@ from fluojax.train.journal import read_journal
 
 SETTINGS = {
     "data_options.mask_kind": "instances",
-    "model_options.base_features": "4",
+    "model_options.features": "[4, 8]",
     "crop": "16",
     "batch_size": "4",
     "num_steps": "30",
-    "eval_every": "10",
+    "eval_every": "15",
     "save_every": "5",
     "log_every": "5",
 }
 
 
 def command(folder, workdir, **settings):
-    words = [sys.executable, "-m", "fluojax", "train", "--model", "cresunet"]
+    words = [sys.executable, "-m", "fluojax", "train", "--model", "unet"]
     words += ["--data", str(folder), "--workdir", str(workdir)]
     for key, value in {**SETTINGS, **settings}.items():
         words += ["--set", f"{key}={value}"]
