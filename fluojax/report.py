@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fluojax.files import write_atomic
+from fluojax.inference.files import display_rgb
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,14 @@ def draw_panels(path: Path, panels: Sequence[Panel]) -> None:
     three are told apart without telling red from green.
     """
     plt = _pyplot()
-    figure, axes = plt.subplots(
-        len(panels), 4, figsize=(12, 3.1 * len(panels)), squeeze=False
-    )
+    tallest = max(panel.true.shape[0] / panel.true.shape[1] for panel in panels)
+    size = (12, (3 * min(tallest, 1.5) + 0.3) * len(panels))
+    figure, axes = plt.subplots(len(panels), 4, figsize=size, squeeze=False)
     for row, panel in zip(axes, panels, strict=True):
         count = f"{panel.true.max(initial=0)} cells"
         found = f"{panel.pred.max(initial=0)} cells"
         pictures = (
-            (panel.title, display(panel.image)),
+            (panel.title, display_rgb(panel.image)),
             (f"truth: {count}", _coloured(panel.true)),
             (f"prediction: {found}", _coloured(panel.pred)),
             ("missed blue, false orange", _errors(panel.true > 0, panel.pred > 0)),
@@ -77,18 +78,6 @@ def draw_counts(path: Path, true: Sequence[int], pred: Sequence[int]) -> None:
     axis.set(xlabel="cells, truth", ylabel="cells, predicted")
     axis.set(xlim=(0, top), ylim=(0, top))
     _save(figure, path)
-
-
-def display(image: np.ndarray) -> np.ndarray:
-    """`[H, W, C]` of any range as RGB in [0, 1], each channel by its percentiles."""
-    values = image.astype(np.float32)
-    low, high = np.percentile(values, (0.5, 99.8), axis=(0, 1))
-    values = np.clip((values - low) / np.maximum(high - low, 1e-6), 0, 1)
-    channels = values.shape[-1]
-    if channels == 1:
-        return np.repeat(values, 3, -1)
-    padding = np.zeros((*values.shape[:2], max(0, 3 - channels)), np.float32)
-    return np.concatenate([values, padding], -1)[..., :3]
 
 
 def _coloured(instances: np.ndarray) -> np.ndarray:

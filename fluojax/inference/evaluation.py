@@ -6,9 +6,7 @@ padded with background to a common size, which changes no score and saves a
 compilation per image size.
 """
 
-import csv
 import functools
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,7 @@ import jax
 import numpy as np
 
 from fluojax import metrics
+from fluojax.inference import tables
 
 AP_THRESHOLDS = tuple(round(0.5 + 0.05 * k, 2) for k in range(10))
 _BLOCK = 256  # label maps are padded to multiples of this
@@ -166,35 +165,14 @@ def _full_scores(rows, total) -> dict[str, float]:
 
 def rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Per-image counts and scores as CSV; undefined scores are empty."""
-    fields = [
-        "image",
-        "n_true",
-        "n_pred",
-        "dice",
-        "f1_iou",
-        "f1_distance",
-        "f1_50",
-        "aji",
-    ]
-    counts = [f"{kind}_{name}" for name in ("px", "iou", "distance", "50")
-              for kind in ("tp", "fp", "fn")]  # fmt: skip
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(fields + counts)
+    scores = ["dice", "f1_iou", "f1_distance", "f1_50", "aji"]
+    rules = ("px", "iou", "distance", "50")
+    counts = [f"{kind}_{rule}" for rule in rules for kind in ("tp", "fp", "fn")]
+    fields = ["image", "n_true", "n_pred", *scores, *counts]
+    table = []
     for row in rows:
-        derived = {"dice": f1(row["tp_px"], row["fp_px"], row["fn_px"])}
-        for name in ("iou", "distance", "50"):
-            derived[f"f1_{name}"] = f1(
-                *(row[f"{k}_{name}"] for k in ("tp", "fp", "fn"))
-            )
-        values = {**row, **derived}
-        writer.writerow([_csv_value(values[name]) for name in fields + counts])
-    return text.getvalue()
-
-
-def _csv_value(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.6g}"
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@"):
-        return f"'{value}"  # no spreadsheet takes a file name for a formula
-    return value
+        by_rule = {r: f1(*(row[f"{k}_{r}"] for k in ("tp", "fp", "fn"))) for r in rules}
+        derived = {f"f1_{rule}": value for rule, value in by_rule.items()}
+        values = {**row, **derived, "dice": by_rule["px"]}
+        table.append([values[name] for name in fields])
+    return tables.csv_text(fields, table)

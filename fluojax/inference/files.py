@@ -86,7 +86,7 @@ def overlay_png_bytes(image: np.ndarray, instances: np.ndarray, caption: str) ->
             "overlay_png_bytes: image must be [rows, columns] or [rows, columns, "
             f"channels] with the size of instances {instances.shape}, got {image.shape}"
         )
-    picture = _display(image)
+    picture = display_rgb(image)
     edges = _outlines(instances)
     picture[edges] = _COLOURS[instances[edges] % len(_COLOURS)]
     buffer = io.BytesIO()
@@ -121,8 +121,8 @@ def _tiff(
     return buffer.getvalue()
 
 
-def _display(image: np.ndarray) -> np.ndarray:
-    """The image as RGB bytes."""
+def display_rgb(image: np.ndarray) -> np.ndarray:
+    """`[H, W]` or `[H, W, C]` of any range as `[H, W, 3]` uint8 for the eye."""
     values = np.asarray(image, np.float32)
     values = values[..., None] if values.ndim == 2 else values[..., :3]
     low, high = np.percentile(values, _DISPLAY_PERCENTILES)

@@ -99,7 +99,7 @@ def cells_csv(stem: str, table: Mapping[str, np.ndarray]) -> str:
     """The text of `<stem>_cells.csv`: `image` and the columns of `cell_table`."""
     columns = [np.asarray(column).tolist() for column in table.values()]
     rows = ((stem, *row) for row in zip(*columns, strict=True))
-    return _csv(["image", *table], rows)
+    return csv_text(["image", *table], rows)
 
 
 def counts_csv(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -116,10 +116,11 @@ def counts_csv(rows: Iterable[Mapping[str, Any]]) -> str:
             f"got {', '.join(unknown)}"
         )
     cells = ([row.get(name) for name in COUNT_COLUMNS] for row in rows)
-    return _csv(COUNT_COLUMNS, cells)
+    return csv_text(COUNT_COLUMNS, cells)
 
 
-def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows under a header as CSV; NaN and None are empty, formulas are guarded."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
