@@ -66,10 +66,10 @@ class Console:
         if self._quiet:
             return
         try:
-            self._stream.write(text)
+            encoding = getattr(self._stream, "encoding", None) or "utf-8"
+            # An ASCII terminal gets question marks.
+            self._stream.write(text.encode(encoding, "replace").decode(encoding))
             self._stream.flush()
-        except UnicodeEncodeError:  # an ASCII terminal
-            self._stream.write(text.encode("ascii", "replace").decode())
         except (OSError, ValueError):  # nobody listens any more
             self._quiet = True
 

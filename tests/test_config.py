@@ -73,7 +73,10 @@ def test_losses_may_be_written_in_four_ways(loss):
         ({"seed.x": "1"}, "lies below a single value"),
         ({"remat": "1"}, "needs true or false, got 1"),
         ({"loss": "[3]"}, "loss.0: needs name, weight, options; got 3"),
-        ({"postprocess_options.area": "3"}, "known are apart, closing, fill_holes, min_area"),
+        (
+            {"postprocess_options.area": "3"},
+            "known are apart, closing, fill_holes, min_area",
+        ),
         ({"foreground_crops": "1.5"}, r"must lie in \[0, 1\], got 1.5"),
         ({"seed": "-1"}, "seed: must lie in"),
         ({"loss": "[]"}, "needs at least one term"),

@@ -2,9 +2,15 @@
 
 from pathlib import Path
 
+from PIL import Image
+
 from fluojax.config import Experiment, Term
 from fluojax.console import Console
+from fluojax.data import fnc_synth
+from fluojax.jobs import predict
 from fluojax.jobs.train import train
+
+SHOWN = 3  # test images that are also predicted file by file
 
 
 def experiment(out: Path) -> Experiment:
@@ -25,6 +31,16 @@ def experiment(out: Path) -> Experiment:
 
 
 def run(out: Path, console: Console) -> None:
-    """Trains, scores, predicts a few test images as a user would, and reports."""
-    train(experiment(out), console=console)
-    console.line(f"report: {out / 'run' / 'report.md'}")
+    """Trains, scores, and predicts three test images as a user would."""
+    config = experiment(out)
+    train(config, console=console)
+    folder = out / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    for record in fnc_synth.records("test", SHOWN):
+        name = record.id.replace("/", "_")
+        Image.fromarray(record.image).save(folder / f"{name}.png")
+    predict.predict_files(
+        out / "run", [str(folder)], out / "predictions", console=console
+    )
+    console.line(f"report: {out / 'run' / 'report.md'}; masks, tables and overlays: "
+                 f"{out / 'predictions'}")  # fmt: skip

@@ -15,9 +15,9 @@ def folder(tmp_path_factory):
             for k in range(1 + number % 3):
                 row, column = rng.integers(0, 17, 2)
                 labels[row : row + 7, column : column + 6] = k + 1
-            image = (50 + 150 * (labels > 0) + rng.integers(0, 30, labels.shape)).astype(
-                np.uint8
-            )
+            image = (
+                50 + 150 * (labels > 0) + rng.integers(0, 30, labels.shape)
+            ).astype(np.uint8)
             for kind, array in (("images", image), ("masks", labels)):
                 (root / split / kind).mkdir(parents=True, exist_ok=True)
                 np.save(root / split / kind / f"{number}.npy", array)

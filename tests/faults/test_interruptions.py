@@ -103,9 +103,7 @@ def test_a_second_process_is_turned_away(folder, tmp_path):
     finish(first)
 
 
-def test_a_finished_run_is_left_alone_and_another_experiment_refused(
-    folder, tmp_path
-):
+def test_a_finished_run_is_left_alone_and_another_experiment_refused(folder, tmp_path):
     workdir = tmp_path / "run"
     train(folder, workdir, num_steps="5")
     before = (workdir / "results.json").read_bytes()

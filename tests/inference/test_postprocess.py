@@ -117,3 +117,22 @@ def test_what_is_no_image_is_refused():
         ValueError, match="closing must be 0 or odd and positive, got 2"
     ):
         postprocess.instances_from_probs(np.zeros((4, 4)), closing=2)
+
+
+def test_cells_a_line_apart_touch_and_stay_two():
+    probs = np.zeros((9, 12))
+    probs[1:8, 1:5] = probs[1:8, 7:11] = 1
+    merged = postprocess.instances_from_probs(probs)
+    apart = postprocess.instances_from_probs(probs, apart=True)
+    assert merged.max() == 1
+    assert apart.max() == 2
+    # Closing with a cross fills the line except at its ends.
+    np.testing.assert_array_equal((apart > 0)[2:7], (merged > 0)[2:7])
+    np.testing.assert_array_equal(apart[4, 4:8], [1, 1, 2, 2])
+
+
+def test_specks_that_are_dropped_do_not_grow_back_beside_cells():
+    probs = np.zeros((12, 12))
+    probs[1:6, 1:6] = 1
+    probs[9, 9] = 1
+    assert postprocess.instances_from_probs(probs, apart=True)[8:, 8:].max() == 0

@@ -162,9 +162,7 @@ def test_a_damaged_image_is_skipped_and_listed(trained, folder, tmp_path):
     assert (tmp_path / "out" / "c1_masks.tif").exists()
     # The image is tried again and, once mended, done.
     shutil.copy(folder / "test" / "images" / "c0.tif", tmp_path)
-    code, _ = said(
-        predict.predict_files, trained[0], [str(tmp_path)], tmp_path / "out"
-    )
+    code, _ = said(predict.predict_files, trained[0], [str(tmp_path)], tmp_path / "out")
     assert code == 0
 
 

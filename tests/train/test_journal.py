@@ -13,7 +13,12 @@ def test_lines_are_json_with_step_and_split(tmp_path):
     journal.write(10, "val", {"dice": float("nan")})
     journal.close()
     text = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(text[0]) == {"step": 10, "split": "train", "loss": 0.5, "lr": 1e-3}
+    assert json.loads(text[0]) == {
+        "step": 10,
+        "split": "train",
+        "loss": 0.5,
+        "lr": 1e-3,
+    }
     assert json.loads(text[1]) == {"step": 10, "split": "val", "dice": None}
 
 

@@ -82,7 +82,9 @@ def test_gradients_are_clipped_by_their_common_norm():
     params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
     grads = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
     update, _ = optimizer.update(grads, optimizer.init(params), params)
-    np.testing.assert_allclose([update["a"][0], update["b"][0]], [-0.6, -0.8], rtol=1e-6)
+    np.testing.assert_allclose(
+        [update["a"][0], update["b"][0]], [-0.6, -0.8], rtol=1e-6
+    )
 
 
 def test_unknown_names_and_options_are_refused():

@@ -208,3 +208,11 @@ def test_labels_are_foreground_or_background_and_foreground():
     instances = jnp.array([[[0, 2], [7, 0]]])
     np.testing.assert_array_equal(labels_of(instances, 1)[0, ..., 0], [[0, 1], [1, 0]])
     np.testing.assert_array_equal(labels_of(instances, 2)[0, ..., 0], [[1, 0], [0, 1]])
+
+
+def test_a_gap_is_left_only_where_cells_touch():
+    instances = jnp.array([[[1, 1, 1, 2, 2, 0, 3]]] * 1)
+    found = labels_of(instances, 1, touching_gap=1)[0, 0, :, 0]
+    np.testing.assert_array_equal(found, [1, 1, 0, 0, 1, 0, 1])
+    wider = labels_of(instances, 1, touching_gap=2)[0, 0, :, 0]
+    np.testing.assert_array_equal(wider, [1, 0, 0, 0, 0, 0, 0])
