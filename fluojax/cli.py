@@ -314,7 +314,7 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     from fluojax.jobs import cluster, train
 
     if args.distributed == "auto":
-        cluster.join_cluster()
+        cluster.join_cluster(console)
     train.train(config, console=console, dry_run=args.dry_run)
     return 0
 

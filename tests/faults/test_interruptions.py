@@ -65,12 +65,27 @@ def test_sigterm_saves_and_the_same_command_continues(folder, tmp_path, undistur
     assert (variables, journal, scores) == undisturbed(1)[:3]
 
 
-def test_ctrl_c_saves_too(folder, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_ctrl_c_and_usr1_save_too(folder, tmp_path, number):
     workdir = tmp_path / "run"
     process = start(folder, workdir)
     wait_for(workdir, "5.sha256", process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     finish(process, code=75)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_keeps_what_was_saved(folder, tmp_path):
+    workdir = tmp_path / "run"
+    # Steps without end, so that the second signal finds the run at work.
+    process = start(folder, workdir, num_steps="100000", save_every="5")
+    wait_for(workdir, "5.sha256", process)
+    process.send_signal(signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=300)
+    assert process.returncode in (75, 130)
+    assert "resuming from step" in train(folder, workdir, num_steps="30")
 
 
 def test_one_flipped_bit_is_found_and_the_run_ends_the_same(
