@@ -245,7 +245,6 @@ def _finish(config, dataset, workdir, outcome, diameter, console) -> dict[str, A
     write_atomic(workdir / "per_image.csv", evaluation.rows_csv(scored.rows))
     journal = read_journal(workdir / "metrics.jsonl")
     report.draw_curves(workdir / "figures" / "curves.png", journal)
-    earlier = runs.read_results(workdir) or {}
     seconds = outcome.seconds + time.monotonic() - began
     results = {
         "scores": {**scored.scores, "diverged": False},
@@ -255,12 +254,13 @@ def _finish(config, dataset, workdir, outcome, diameter, console) -> dict[str, A
         "best_validation": outcome.best,
         "threshold": threshold,
         "postprocess": configs.postprocess_options(config),
-        "hours": round(earlier.get("hours", 0.0) + seconds / 3600, 4),
+        "hours": round(seconds / 3600, 4),
         "config": configs.to_dict(config),
         **runs.environment(),
     }
-    write_atomic(workdir / "results.json", to_json(results))
     evaluate.write_page(workdir, f"Run {workdir.name}", run, scored, split)
+    # Last: its presence means that all the rest is there.
+    write_atomic(workdir / "results.json", to_json(results))
     for name, value in report.score_table(scored.scores):
         console.line(f"  {name:<48} {value}")
     console.line(

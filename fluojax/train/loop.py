@@ -46,6 +46,7 @@ class Progress:
     since_best: int = 0  # evaluations
     plateau_wait: int = 0  # evaluations
     blind: int = 0  # evaluations
+    seconds: float = 0.0  # in all processes that worked on the run
     scores: dict[str, float] = field(default_factory=dict)
 
     def note(self, step: int, scores: Mapping[str, float]) -> bool:
@@ -83,7 +84,7 @@ class Outcome:
       step: steps done.
       best_step: step of the best checkpoint.
       best: its validation score.
-      seconds: of this process.
+      seconds: of all processes that worked on the run.
     """
 
     step: int
@@ -131,7 +132,8 @@ def run(
     parallel.wait_for_all("trained")
     step = int(state.step)
     best_step = checkpoints.best_step() or step
-    return Outcome(step, best_step, progress.best, time.monotonic() - began)
+    seconds = progress.seconds + time.monotonic() - began
+    return Outcome(step, best_step, progress.best, seconds)
 
 
 def _restore_or_new(program: Program, checkpoints: Checkpoints, console: Console):
@@ -150,6 +152,7 @@ def _train(
     job: Job, state: TrainState, progress: Progress, signals: Signals
 ) -> TrainState:
     config, console = job.config, job.console
+    began = time.monotonic()
     start = int(state.step)
     if start >= config.num_steps or _patience_over(config, progress):
         return state
@@ -173,7 +176,8 @@ def _train(
                 state, best = _evaluate(job, state, done, progress)
         if asked or best or due["save"] or _patience_over(config, progress):
             with clock.paused():
-                saved = vars(progress).copy()
+                spent = progress.seconds + time.monotonic() - began
+                saved = {**vars(progress), "seconds": spent}
                 job.checkpoints.save(done, parallel.fetch(state), saved, best=best)
         if asked:
             job.checkpoints.wait()
