@@ -1,9 +1,9 @@
-"""What every public loss and metric promises, whatever it computes.
+"""What every public loss, metric and operator promises, whatever it computes.
 
-A new function is one row: a name of `fluojax.losses` or `fluojax.metrics`, with
-`/variant` after it if it has several rows, and a function of two arrays. Losses
-take logits and labels `[B, H, W, 1]`, metrics two label maps `[H, W]` with the
-ids 1 to 4.
+A new function is one row: a name of `fluojax.losses`, `fluojax.metrics` or
+`fluojax.ops`, with `/variant` after it if it has several rows, and a function of
+arrays. Losses take logits and labels `[B, H, W, 1]`, metrics two label maps
+`[H, W]` with the ids 1 to 4, operators one image `[H, W]` in [0, 1].
 """
 
 import functools
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 
-from fluojax import losses, metrics
+from fluojax import losses, metrics, ops
 
 
 def _mask(metric):
@@ -91,6 +91,17 @@ METRICS = (
     ("rmse", _counts(metrics.rmse)),
 )
 
+_TURN = jnp.array([[0.8, -0.6], [0.6, 0.8]], jnp.float32)
+_PLACES = ops.affine_coordinates((9, 7), _TURN)
+OPS = (
+    ("sample", lambda image: ops.sample(image, _PLACES)),
+    ("sample/nearest", lambda image: ops.sample(image, _PLACES, order=0)),
+    ("sample/constant", lambda image: ops.sample(image, _PLACES, mode="constant")),
+    ("affine", lambda image: ops.affine(image, _TURN)),
+    ("affine_coordinates", lambda image: ops.affine_coordinates(image.shape, _TURN)),
+    ("brightness_contrast", lambda image: ops.brightness_contrast(image, 0.1, -0.3)),
+)
+
 each_loss = pytest.mark.parametrize("loss", [pytest.param(f, id=n) for n, f in LOSSES])
 each_preset = pytest.mark.parametrize(
     "loss", [pytest.param(f, id=n) for n, f in LOSSES + PRESETS]
@@ -118,7 +129,7 @@ def _label_maps(seed=0):
     return jnp.asarray(true), jnp.asarray(pred)
 
 
-def test_every_public_loss_and_metric_has_a_row():
+def test_every_public_loss_metric_and_operator_has_a_row():
     rows = {name.split("/")[0] for name, _ in LOSSES}
     public = {name for name in losses.__all__ if name.endswith("_loss")}
     assert rows == public - {"create_loss"}
@@ -129,6 +140,7 @@ def test_every_public_loss_and_metric_has_a_row():
         if list(_parameters(metrics, name))[:2] == ["true", "pred"]
     }
     assert public - {"pixel_sums"} <= rows  # which takes a batch
+    assert {name.split("/")[0] for name, _ in OPS} == set(ops.__all__)
 
 
 def _parameters(module, name):
@@ -162,6 +174,27 @@ class VariantsTest(chex.TestCase):
         if jax.tree.leaves(batched)[0].ndim > ndim:  # pmap: one copy per device
             batched = jax.tree.map(lambda x: x[0], batched)
         chex.assert_trees_all_close(batched, alone, rtol=2e-6)
+
+    @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
+    @parameterized.named_parameters(*OPS)
+    def test_a_batch_of_one_operator_is_vmap(self, operator):
+        images = jnp.asarray(np.random.default_rng(0).random((3, 12, 11)), jnp.float32)
+        batched = self.variant(jax.vmap(operator))(images)
+        alone = jnp.stack([jax.jit(operator)(image) for image in images])
+        if batched.ndim > alone.ndim:  # pmap: one copy per device
+            batched = batched[0]
+        chex.assert_trees_all_close(batched, alone, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("operator", [pytest.param(f, id=n) for n, f in OPS])
+def test_an_operator_is_traced_once_and_computes_in_float32(operator):
+    traced = _count_traces(operator, limit=2)
+    image = jnp.asarray(np.random.default_rng(0).random((12, 11)), jnp.bfloat16)
+    for shift in range(3):
+        wide = traced(jnp.roll(image, shift).astype(jnp.float32))
+        short = traced(jnp.roll(image, shift))
+        chex.assert_tree_all_finite(wide)
+        chex.assert_trees_all_close(short.astype(jnp.float32), wide, atol=1e-2)
 
 
 @each_loss
