@@ -411,12 +411,12 @@ def _list(args: argparse.Namespace, console: Console) -> int:
 
 
 def _info(args: argparse.Namespace, console: Console) -> int:
-    from fluojax import runs
+    from fluojax import environment
 
-    for name, value in runs.environment().items():
+    for name, value in environment.environment().items():
         console.line(f"{name:<18} {value}")
-    for package in runs.OPTIONAL:
-        console.line(f"{package:<18} {runs.version(package) or 'not installed'}")
+    for package in environment.OPTIONAL:
+        console.line(f"{package:<18} {environment.version(package) or 'not installed'}")
     return 0
 
 

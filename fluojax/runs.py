@@ -4,12 +4,8 @@ Everything in it is data; reading a run executes nothing.
 """
 
 import dataclasses
-import importlib.metadata
 import json
-import os
-import platform
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -20,8 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fluojax import __version__
 from fluojax import config as configs
+from fluojax import environment
 from fluojax.config import Experiment
 from fluojax.errors import UserError, some
 from fluojax.files import to_json, write_atomic
@@ -30,10 +26,6 @@ from fluojax.models import create_model
 from fluojax.train.checkpoint import Checkpoints
 from fluojax.train.program import abstract_state
 from fluojax.train.state import variables_of
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-OPTIONAL = ("tensorflow-datasets", "array-record", "tifffile", "imagecodecs", "pillow")
-OPTIONAL += ("scipy", "scikit-image", "matplotlib", "tensorboardX", "PyYAML")
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,7 @@ def start_run(config: Experiment, workdir: Path, facts: dict[str, Any]) -> None:
         )
     write_atomic(path, to_json(configs.to_dict(config)))
     write_atomic(workdir / "data.json", to_json(facts))
-    write_atomic(workdir / "environment.json", to_json(environment()))
+    write_atomic(workdir / "environment.json", to_json(environment.environment()))
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     command = shlex.join(["fluojax", *sys.argv[1:]])
     with open(workdir / "command.txt", "a", encoding="utf-8") as file:
@@ -121,47 +113,6 @@ def read_facts(workdir: Path) -> dict[str, Any]:
         return json.loads((workdir / "data.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{workdir}/data.json: not readable: {error}") from error
-
-
-def environment() -> dict[str, Any]:
-    """Versions and devices; no user, host or path names."""
-    return {
-        "fluojax": __version__,
-        "commit": commit(),
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpus": os.cpu_count(),
-        **{name: version(name) for name in PACKAGES},
-        "backend": jax.default_backend(),
-        "devices": [device.device_kind for device in jax.devices()],
-        "processes": jax.process_count(),
-    }
-
-
-def version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def commit() -> str | None:
-    """Commit of the source tree, with + if it has changes; None outside git."""
-    root = Path(__file__).resolve().parent.parent
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(root), *words]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")) != root:
-            return None
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def open_run(folder: str | Path, *, threshold: float | None = None) -> Run:

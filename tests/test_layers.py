@@ -12,7 +12,7 @@ PACKAGE = ROOT / "fluojax"
 
 # From the ground up; modules of one layer do not import each other.
 LAYERS = (
-    ("checks",),
+    ("checks", "environment"),
     ("ops",),
     ("losses", "metrics"),
     ("models", "data"),

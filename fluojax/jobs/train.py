@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fluojax import __version__, report, runs
+from fluojax import __version__, environment, report, runs
 from fluojax import config as configs
 from fluojax.config import Experiment
 from fluojax.console import Console, duration
@@ -256,7 +256,7 @@ def _finish(config, dataset, workdir, outcome, diameter, console) -> dict[str, A
         "postprocess": configs.postprocess_options(config),
         "hours": round(seconds / 3600, 4),
         "config": configs.to_dict(config),
-        **runs.environment(),
+        **environment.environment(),
     }
     evaluate.write_page(workdir, f"Run {workdir.name}", run, scored, split)
     # Last: its presence means that all the rest is there.
