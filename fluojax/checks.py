@@ -72,11 +72,6 @@ def pixel_map(
     return value
 
 
-def spatial_axes(array: jax.Array) -> tuple[int, ...]:
-    """The axes between batch and classes."""
-    return tuple(range(1, array.ndim - 1))
-
-
 def image_pair(
     function: str, true: ArrayLike, pred: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:

@@ -98,69 +98,72 @@ def build_parser() -> argparse.ArgumentParser:
         dest="command", metavar="COMMAND", parser_class=_Parser
     )
 
-    def add(name: str, text: str) -> argparse.ArgumentParser:
+    for name, (text, add_arguments) in ARGUMENTS.items():
         command = commands.add_parser(
             name, parents=[common], help=text, description=text
         )
-        return command
+        add_arguments(command)
+    return parser
 
-    demo = add("demo", "generated cells: train, predict, score, report; two minutes")
-    demo.add_argument("--out", metavar="DIR", default="fluojax-demo")
 
-    check = add("check", "pair and read everything in a folder, train nothing")
-    check.add_argument("data", metavar="DATA")
-    check.add_argument("--json", metavar="FILE", help="also write the facts as JSON")
-    _add_settings(check)
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", metavar="DIR", default="fluojax-demo")
 
-    train = add("train", "train, or continue, an experiment")
-    train.add_argument(
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA")
+    parser.add_argument("--json", metavar="FILE", help="also write the facts as JSON")
+    _add_settings(parser)
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "config", nargs="?", metavar="CONFIG", help=".py .json .yaml .toml"
     )
     for field, (metavar, text) in FIELDS.items():
         flag = "--" + field.replace("_", "-")
-        train.add_argument(flag, dest=field, metavar=metavar, help=text)
-    _add_settings(train)
-    train.add_argument("--smoke", action="store_true", help="tiny generated run")
-    train.add_argument("--dry-run", action="store_true", help="check, train nothing")
-    _add_device(train)
-    train.add_argument("--deterministic", action="store_true", help="on GPUs, slower")
-    train.add_argument("--distributed", choices=("auto", "off"), default="auto")
+        parser.add_argument(flag, dest=field, metavar=metavar, help=text)
+    _add_settings(parser)
+    parser.add_argument("--smoke", action="store_true", help="tiny generated run")
+    parser.add_argument("--dry-run", action="store_true", help="check, train nothing")
+    _add_device(parser)
+    parser.add_argument("--deterministic", action="store_true", help="on GPUs, slower")
+    parser.add_argument("--distributed", choices=("auto", "off"), default="auto")
 
-    evaluate = add("evaluate", "score a run on a split, or two folders of masks")
-    evaluate.add_argument("run", nargs="?", metavar="RUN")
-    evaluate.add_argument("--split", choices=("train", "val", "test"))
-    evaluate.add_argument("--data", metavar="DATA", help="other data than the run's")
-    evaluate.add_argument("--pred", metavar="DIR", help="predicted masks")
-    evaluate.add_argument("--true", metavar="DIR", help="true masks")
-    evaluate.add_argument("--iou", metavar="X", type=float, default=0.4)
-    evaluate.add_argument("--distance-px", metavar="X|auto", default="auto")
-    evaluate.add_argument("--threshold", metavar="X|from-run", default="from-run")
-    evaluate.add_argument("--out", metavar="DIR")
-    _add_settings(evaluate)
-    _add_device(evaluate)
 
-    predict = add("predict", "masks, tables and overlays for images")
-    predict.add_argument("run", metavar="RUN")
-    predict.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders")
-    predict.add_argument("--out", metavar="DIR", default="predictions")
-    predict.add_argument(
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", nargs="?", metavar="RUN")
+    parser.add_argument("--split", choices=("train", "val", "test"))
+    parser.add_argument("--data", metavar="DATA", help="other data than the run's")
+    parser.add_argument("--pred", metavar="DIR", help="predicted masks")
+    parser.add_argument("--true", metavar="DIR", help="true masks")
+    parser.add_argument("--iou", metavar="X", type=float, default=0.4)
+    parser.add_argument("--distance-px", metavar="X|auto", default="auto")
+    parser.add_argument("--threshold", metavar="X|from-run", default="from-run")
+    parser.add_argument("--out", metavar="DIR")
+    _add_settings(parser)
+    _add_device(parser)
+
+
+def _predict_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders")
+    parser.add_argument("--out", metavar="DIR", default="predictions")
+    parser.add_argument(
         "--save", metavar="LIST", default="masks,cells,overlay",
         help="of masks, cells, overlay, probs",
     )  # fmt: skip
-    predict.add_argument("--tile", metavar="N|auto|off", default="auto")
-    predict.add_argument("--threshold", metavar="X|from-run", default="from-run")
-    predict.add_argument("--pixel-size", metavar="UM", type=float)
-    predict.add_argument("--overwrite", action="store_true")
-    _add_settings(predict)
-    _add_device(predict)
+    parser.add_argument("--tile", metavar="N|auto|off", default="auto")
+    parser.add_argument("--threshold", metavar="X|from-run", default="from-run")
+    parser.add_argument("--pixel-size", metavar="UM", type=float)
+    parser.add_argument("--overwrite", action="store_true")
+    _add_settings(parser)
+    _add_device(parser)
 
-    listing = add("list", "losses, models, metrics and data sets, a line each")
-    listing.add_argument(
-        "what", nargs="?", metavar="WHAT", help="|".join(catalog.CATALOG)
-    )
-    info = add("info", "versions and devices, to paste into a bug report")
-    _add_device(info)
-    return parser
+
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = "|".join(catalog.CATALOG)
+    parser.add_argument("what", nargs="?", metavar="WHAT", help=kinds)
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -191,6 +194,23 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto"
     )
+
+
+ARGUMENTS = {
+    "demo": (
+        "generated cells: train, predict, score, report; two minutes",
+        _demo_arguments,
+    ),
+    "check": ("pair and read everything in a folder, train nothing", _check_arguments),
+    "train": ("train, or continue, an experiment", _train_arguments),
+    "evaluate": (
+        "score a run on a split, or two folders of masks",
+        _evaluate_arguments,
+    ),
+    "predict": ("masks, tables and overlays for images", _predict_arguments),
+    "list": ("losses, models, metrics and data sets, a line each", _list_arguments),
+    "info": ("versions and devices, to paste into a bug report", _add_device),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
