@@ -153,9 +153,18 @@ def cut(image: np.ndarray, instances: np.ndarray, corner, crop: int):
     """A square window; what lies outside the image is reflected and marked."""
     top, left = corner
     view = (slice(top, top + crop), slice(left, left + crop))
-    image, instances = image[view], instances[view]
-    where = np.ones(instances.shape, bool)
-    missing = [(0, crop - n) for n in instances.shape]
+    where = np.ones(instances[view].shape, bool)
+    return enlarged(image[view], instances[view], where, crop)
+
+
+def enlarged(
+    image: np.ndarray, instances: np.ndarray, where: np.ndarray, least: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All three with sides of at least `least`, added at the high ends.
+
+    The image is reflected there, instances are 0 and `where` False.
+    """
+    missing = [(0, max(least - n, 0)) for n in instances.shape]
     if any(after for _, after in missing):
         image = np.pad(image, [*missing, (0, 0)], mode="symmetric")
         instances = np.pad(instances, missing)

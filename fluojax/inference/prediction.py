@@ -22,7 +22,7 @@ class Network:
     Attributes:
       logits: jitted `[B, H, W, C] -> [B, H, W, K]`.
       scaling: how intensities become [0, 1].
-      divisor, halo: of the model, see `create_model`.
+      divisor, halo, min_size: of the model, see `create_model`.
       crop: side of the training crops, the tile of models without a halo.
     """
 
@@ -30,6 +30,7 @@ class Network:
     scaling: scaling.Scaling
     divisor: int
     halo: int | None
+    min_size: int
     crop: int
 
 
@@ -43,6 +44,7 @@ def create_network(
         scaling=kind,
         divisor=model.divisor,
         halo=model.halo,
+        min_size=model.min_size,
         crop=crop,
     )
 
@@ -62,7 +64,11 @@ def probabilities(
     Returns:
       `[H, W]` float32 in [0, 1].
     """
+    rows, columns = image.shape[:2]
     scale = scaling.offset_and_gain(image, network.scaling)
+    # Images below the model's least size are reflected at the high ends.
+    missing = [(0, max(network.min_size - n, 0)) for n in (rows, columns)]
+    image = np.pad(image, [*missing, (0, 0)], mode="symmetric")
     scaled = np.asarray(scaling.apply(image[None], scale[None], network.scaling))[0]
     if tile == "auto":
         large = tiling.needs_tiles(image.shape[:2], WHOLE_PIXELS)
@@ -81,4 +87,4 @@ def probabilities(
     probs = jax.nn.sigmoid(logits[..., 0])
     if logits.shape[-1] > 1:
         probs = jax.nn.softmax(logits, -1)[..., -1]
-    return np.asarray(probs)
+    return np.asarray(probs)[:rows, :columns]

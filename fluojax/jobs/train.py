@@ -153,11 +153,14 @@ def _validator(config, dataset, workdir, diameter, console):
     truths = [evaluate.reference_instances(r, dataset.reference) for r in records]
     options = evaluate.scoring_options(diameter)
     post = configs.postprocess_options(config)
+    least = program.model_of(config).min_size
     threshold = 0.5 if config.threshold is None else config.threshold
     true_share = float(np.mean([(r.instances > 0).mean() for r in records]))
 
     def validate(variables, eval_step, step: int) -> Mapping[str, float]:
-        probs, losses = _eval_records(eval_step, variables, records, config.scaling)
+        probs, losses = _eval_records(
+            eval_step, variables, records, config.scaling, least
+        )
         preds = [instances_from_probs(p, threshold=threshold, **post) for p in probs]
         rows = [
             evaluation.score_image(true, pred, options, quick=True)
@@ -184,7 +187,7 @@ def _validator(config, dataset, workdir, diameter, console):
     return validate
 
 
-def _eval_records(eval_step, variables, records: Sequence[Record], kind):
+def _eval_records(eval_step, variables, records: Sequence[Record], kind, least):
     """Probabilities and losses of whole images, equal shapes together."""
     dtype = pipeline.common_dtype(records)
     devices = jax.local_device_count()
@@ -197,20 +200,25 @@ def _eval_records(eval_step, variables, records: Sequence[Record], kind):
         for start in range(0, len(members), devices):
             chunk = members[start : start + devices]
             filled = chunk + [chunk[-1]] * (devices - len(chunk))
-            batch = _whole_images([records[i] for i in filled], kind, dtype)
+            batch = _whole_images([records[i] for i in filled], kind, dtype, least)
             p, value = jax.device_get(eval_step(variables, parallel.shard(batch)))
             for k, i in enumerate(chunk):
-                probs[i], losses[i] = p[k, 0], value[k, 0]
+                rows, columns = records[i].instances.shape
+                probs[i], losses[i] = p[k, 0, :rows, :columns], value[k, 0]
     return probs, losses
 
 
-def _whole_images(records: Sequence[Record], kind, dtype) -> pipeline.Batch:
-    return {
-        "image": np.stack([r.image.astype(dtype) for r in records]),
-        "scale": np.stack([scaling.offset_and_gain(r.image, kind) for r in records]),
-        "instances": np.stack([r.instances for r in records]),
-        "where": np.ones((len(records), *records[0].instances.shape), bool),
-    }
+def _whole_images(records: Sequence[Record], kind, dtype, least) -> pipeline.Batch:
+    """A batch of equal shapes; images below the model's least size are enlarged."""
+    parts = [
+        pipeline.enlarged(
+            r.image.astype(dtype), r.instances, np.ones(r.instances.shape, bool), least
+        )
+        for r in records
+    ]
+    image, instances, where = (np.stack(x) for x in zip(*parts, strict=True))
+    scale = np.stack([scaling.offset_and_gain(r.image, kind) for r in records])
+    return {"image": image, "scale": scale, "instances": instances, "where": where}
 
 
 def _draw(path: Path, panels, console: Console) -> None:

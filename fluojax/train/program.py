@@ -55,7 +55,7 @@ def build(config: Experiment, dataset: Dataset) -> Program:
     source = pipeline.make_source(
         dataset.splits["train"], config.scaling, config.crop, config.foreground_crops
     )
-    model = _model(config)
+    model = model_of(config)
     loss = _named("loss", create_loss, config.loss)
     schedule, optimizer = _optimizer(config)
     common = {"scaling_kind": config.scaling, "touching_gap": config.touching_gap}
@@ -86,7 +86,7 @@ def build(config: Experiment, dataset: Dataset) -> Program:
 def abstract_state(config: Experiment, channels: int) -> TrainState:
     """Shapes and dtypes of the state of an experiment; computes nothing."""
     _, optimizer = _optimizer(config)
-    return jax.eval_shape(_state_maker(config, _model(config), optimizer, channels))
+    return jax.eval_shape(_state_maker(config, model_of(config), optimizer, channels))
 
 
 def _state_maker(
@@ -117,7 +117,8 @@ def _optimizer(config: Experiment) -> tuple[Schedule, optax.GradientTransformati
     return schedule, optimizer
 
 
-def _model(config: Experiment) -> Any:
+def model_of(config: Experiment) -> Any:
+    """The experiment's model; its norms are synchronised over the devices."""
     known = list_models()
     if config.model not in known:
         raise UserError(

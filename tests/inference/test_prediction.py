@@ -46,7 +46,15 @@ def test_large_images_are_cut_without_being_asked(network, monkeypatch):
 def test_two_classes_give_the_probability_of_the_last():
     network = prediction.Network(
         lambda x: jnp.broadcast_to(jnp.array([0.0, 2.0]), (*x.shape[:-1], 2)),
-        "fixed", 1, 0, 32,
+        "fixed", 1, 0, 1, 32,
     )  # fmt: skip
     probs = prediction.probabilities(network, np.zeros((4, 4, 1), np.uint8))
     np.testing.assert_allclose(probs, 1 / (1 + np.exp(-2.0)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (3, 5)])
+def test_images_below_the_least_size_are_enlarged_and_cut_back(network, shape):
+    image = np.random.default_rng(0).integers(0, 99, (*shape, 1)).astype(np.uint8)
+    probs = prediction.probabilities(network, image)
+    assert probs.shape == shape
+    assert np.isfinite(probs).all()

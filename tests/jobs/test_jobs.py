@@ -312,3 +312,21 @@ def test_the_commands_reach_the_jobs(trained, folder, tmp_path, capsys):
     words = ["predict", str(trained[0]), image, "--out", str(tmp_path / "p")]
     assert cli.main(words) == 0
     assert "1 images" in capsys.readouterr().out
+
+
+def test_validation_images_below_the_least_size_are_scored(experiment, tmp_path):
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (tmp_path / split / kind).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split, shape in (("train", (40, 40)), ("val", (5, 30))):
+        image = rng.integers(0, 99, shape).astype(np.uint8)
+        labels = np.zeros(shape, np.uint8)
+        labels[1:4, 3:9] = 1
+        labels[1:4, 12:15] = 2
+        tifffile.imwrite(tmp_path / split / "images" / "a.tif", image)
+        tifffile.imwrite(tmp_path / split / "masks" / "a.tif", labels)
+    small = dataclasses.replace(
+        experiment, data=str(tmp_path), num_steps=2, workdir=str(tmp_path / "run")
+    )
+    assert train.train(small)["scores"]["n_images"] == 1
