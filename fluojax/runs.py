@@ -39,6 +39,9 @@ class Run:
       variables: `params` and `batch_stats` of the best checkpoint.
       step: the step they come from.
       threshold: probability above which a pixel belongs to a cell.
+      channels: of the images it takes.
+      diameter: median cell diameter of the training images in px.
+      intensity: median 1st and 99.8th percentile of the training images.
       reference: what its data set counts against, "components" or "instances".
     """
 
@@ -50,6 +53,7 @@ class Run:
     threshold: float
     channels: int
     diameter: float
+    intensity: tuple[float, float]
     reference: str
 
 
@@ -152,6 +156,7 @@ def open_run(folder: str | Path, *, threshold: float | None = None) -> Run:
         threshold=_threshold(config, folder) if threshold is None else threshold,
         channels=facts["channels"],
         diameter=facts["diameter"],
+        intensity=tuple(facts["intensity"]),
         reference=facts["reference"],
     )
 

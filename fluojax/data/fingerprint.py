@@ -74,14 +74,13 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
     training = [r for r in dataset.splits.get("train", []) if r.has_labels]
     typical = median_diameter(training or labelled)
     crop = suggest_crop(typical)
-    percentiles = np.median([np.percentile(r.image, (1, 50, 99.8)) for r in records], 0)
     mean_share = float(shares.mean())
     return Fingerprint(
         images={name: len(part) for name, part in dataset.splits.items()},
         sizes=_counted(f"{r.image.shape[0]}x{r.image.shape[1]}" for r in records),
         dtypes=_counted(str(r.image.dtype) for r in records),
         channels=records[0].image.shape[-1],
-        intensity=tuple(float(p) for p in percentiles),
+        intensity=intensity_range(records),
         cells=sum(counts),
         cells_per_image=(float(np.median(counts)), max(counts)),
         foreground=(mean_share, float(shares.min()), float(shares.max())),
@@ -94,6 +93,13 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
         moment_scales=tuple(round(max(typical / k, 1.0), 1) for k in (16, 8, 4)),
         pos_weight=float(min(np.sqrt((1 - mean_share) / max(mean_share, 1e-6)), 100)),
     )
+
+
+def intensity_range(records: list[Record]) -> tuple[float, float, float]:
+    """1st, 50th and 99.8th percentile of an image, the median over the images."""
+    values = [np.percentile(r.image, (1, 50, 99.8)) for r in records]
+    low, middle, high = np.median(values, axis=0)
+    return float(low), float(middle), float(high)
 
 
 def suggest_crop(diameter: float) -> int:

@@ -64,6 +64,21 @@ def _as_float32(path: Path, array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32)
 
 
+def mend_not_finite(path: Path, array: np.ndarray) -> tuple[np.ndarray, int]:
+    """NaN and infinite values replaced by the smallest other, and their number.
+
+    Raises:
+      UnreadableFile: no value is finite.
+    """
+    finite = np.isfinite(array)
+    bad = array.size - int(finite.sum())
+    if bad == array.size:
+        raise UnreadableFile(f"{path}: all pixels are NaN or infinite")
+    if bad:
+        array = np.where(finite, array, array[finite].min())
+    return array, bad
+
+
 def _project_stack(
     path: Path, array: np.ndarray, axes: str, z: str
 ) -> tuple[np.ndarray, str]:

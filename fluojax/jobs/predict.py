@@ -10,13 +10,14 @@ import glob
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fluojax import __version__, runs
 from fluojax import config as configs
-from fluojax.config import DataOptions
 from fluojax.console import Console, duration
 from fluojax.data import pictures, read
 from fluojax.data.pairing import (
@@ -30,6 +31,7 @@ from fluojax.files import to_json, write_atomic
 from fluojax.inference import files, prediction, tables
 from fluojax.inference.postprocess import instances_from_probs
 
+RANGE = (1, 99.8)  # percentiles that describe the intensities of an image
 ENDINGS = {
     "masks": "_masks.tif",
     "cells": "_cells.csv",
@@ -80,6 +82,32 @@ def _is_image(path: Path, root: Path | None = None) -> bool:
     return path.suffix.lower() in read.IMAGE_SUFFIXES and not own and not masks
 
 
+@dataclass(frozen=True)
+class Call:
+    """What one call predicts with, and what it writes where."""
+
+    run: runs.Run
+    network: prediction.Network
+    out: Path
+    save: tuple[str, ...]
+    tile: int | None | str
+    pixel_size_um: float | None
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the outputs; results of other settings do not mix."""
+        config = self.run.config
+        return {
+            "run": self.run.folder.name,
+            "checkpoint": self.run.step,
+            "threshold": self.run.threshold,
+            "postprocess": configs.postprocess_options(config),
+            "tile": self.tile,
+            "save": sorted(self.save),
+            "pixel_size_um": self.pixel_size_um,
+            "data_options": asdict(config.data_options),
+        }
+
+
 def predict_files(
     run_folder: Path,
     arguments: Sequence[str],
@@ -93,59 +121,81 @@ def predict_files(
     overrides: Mapping[str, Any] | None = None,
     console: Console,
 ) -> int:
-    """Predicts every image; returns 0, or 4 if some files failed.
+    """Predicts every image; returns 0, or 4 if some failed or had to be mended.
 
     Raises:
       UserError: no run, no image, or `out` holds results of other settings.
     """
     images = find_images(arguments)
     run = runs.with_overrides(runs.open_run(run_folder, threshold=threshold), overrides)
-    post = configs.postprocess_options(run.config)
-    settings = {
-        "run": run_folder.name,
-        "checkpoint": run.step,
-        "threshold": run.threshold,
-        "postprocess": post,
-        "tile": tile,
-        "save": sorted(save),
-        "pixel_size_um": pixel_size_um,
-        "data_options": asdict(run.config.data_options),
-    }
-    done = _finished(out, settings, overwrite)
-    network = runs.network_of(run)
-    failures: dict[str, str] = {}
-    rows = dict(done)
+    call = Call(run, runs.network_of(run), out, tuple(save), tile, pixel_size_um)
+    done = _finished(call, overwrite)
+    rows, failures = dict(done), {}
     began = time.monotonic()
     for number, path in enumerate(images, start=1):
         if path.stem in done and _complete(out, path.stem, save):
             continue
         try:
-            rows[path.stem] = _predict_one(
-                path, run, network, out, save, tile, post, pixel_size_um
-            )
-            failures.pop(path.name, None)
+            rows[path.stem] = _predict_one(call, path)
         except UserError as error:
             failures[path.name] = str(error)
             console.line(f"skipped {error}")
-        _write_record(out, settings, rows, failures)
-        console.progress(
-            number, {"images": f"{number}/{len(images)}", "image": path.name},
-            last=number == len(images),
-        )  # fmt: skip
-    _write_record(out, settings, rows, failures)
-    write_atomic(out / "counts.csv", tables.counts_csv(rows[s] for s in sorted(rows)))
+        _write_record(call, rows, failures)
+        shown = {"images": f"{number}/{len(images)}", "image": path.name}
+        console.progress(number, shown, last=number == len(images))
+    _write_record(call, rows, failures)
+    write_atomic(out / "counts.csv", _counts(rows))
+    notes = {row["image"]: row["note"] for row in rows.values() if row["note"]}
+    for name, note in notes.items():
+        console.line(f"{name}: {note}")
     _note_nothing_found(rows, run, console)
     cells = sum(row["count"] for row in rows.values())
     console.line(
         f"{len(images)} images, {cells:,} cells, {len(failures)} failed, "
         f"{duration(time.monotonic() - began)} -> {out}"
     )
-    return 4 if failures else 0
+    return 4 if failures or notes else 0
 
 
-def _predict_one(path, run, network, out, save, tile, post, pixel_size_um):
-    options: DataOptions = run.config.data_options
+def _predict_one(call: Call, path: Path) -> dict[str, Any]:
+    """Writes the outputs of one image; its row of counts.csv and its range."""
+    picture, note = _read(call.run, path)
+    probs = prediction.probabilities(call.network, picture, tile=call.tile)
+    post = configs.postprocess_options(call.run.config)
+    instances = instances_from_probs(probs, threshold=call.run.threshold, **post)
+    count = int(instances.max(initial=0))
+    spacing = call.pixel_size_um
+    table = tables.cell_table(instances, picture, probs, pixel_size_um=spacing)
+    caption = f"{path.stem}: {count} cells"
+    contents = {
+        "masks": lambda: files.labels_tiff_bytes(instances, spacing),
+        "cells": lambda: tables.cells_csv(path.stem, table),
+        "overlay": lambda: files.overlay_png_bytes(picture, instances, caption),
+        "probs": lambda: files.probs_tiff_bytes(probs, spacing),
+    }
+    for kind in call.save:
+        write_atomic(call.out / (path.stem + ENDINGS[kind]), contents[kind]())
+    return {
+        "image": path.name,
+        "count": count,
+        "true_count": "",
+        "foreground_share": float((instances > 0).mean()),
+        "max_probability": float(probs.max()),
+        "note": note,
+        "range": [float(x) for x in np.percentile(picture, RANGE)],
+    }
+
+
+def _read(run: runs.Run, path: Path) -> tuple[np.ndarray, str]:
+    """The picture as the network takes it, and what had to be mended."""
+    options = run.config.data_options
     array, axes = read.read_image(path, max_pixels=options.max_pixels)
+    note = ""
+    if array.dtype.kind == "f":
+        array, bad = pictures.mend_not_finite(path, array)
+        if bad:
+            note = f"{bad} NaN or infinite pixels ({bad / array.size:.2%}) set to the "
+            note += "image minimum"
     picture = pictures.as_picture(
         path, array, axes, channel=options.channel, z=options.z,
         given_axes=options.axes,
@@ -155,38 +205,23 @@ def _predict_one(path, run, network, out, save, tile, post, pixel_size_um):
             f"{path}: {picture.shape[-1]} channels, the network was trained on "
             f"{run.channels}; choose one with --channel N"
         )
-    probs = prediction.probabilities(network, picture, tile=tile)
-    instances = instances_from_probs(probs, threshold=run.threshold, **post)
-    count = int(instances.max(initial=0))
-    spacing = pixel_size_um
-    table = tables.cell_table(instances, picture, probs, pixel_size_um=spacing)
-    contents = {
-        "masks": lambda: files.labels_tiff_bytes(instances, spacing),
-        "cells": lambda: tables.cells_csv(path.stem, table),
-        "overlay": lambda: files.overlay_png_bytes(
-            picture, instances, f"{path.stem}: {count} cells"
-        ),
-        "probs": lambda: files.probs_tiff_bytes(probs, spacing),
-    }
-    for kind in save:
-        write_atomic(out / (path.stem + ENDINGS[kind]), contents[kind]())
-    return {
-        "image": path.name,
-        "count": count,
-        "true_count": "",
-        "foreground_share": float((instances > 0).mean()),
-        "max_probability": float(probs.max()),
-        "note": "",
-    }
+    return picture, note
+
+
+def _counts(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    ordered = (rows[stem] for stem in sorted(rows))
+    return tables.counts_csv(
+        {name: row[name] for name in tables.COUNT_COLUMNS} for row in ordered
+    )
 
 
 def _complete(out: Path, stem: str, save: Sequence[str]) -> bool:
     return all((out / (stem + ENDINGS[kind])).is_file() for kind in save)
 
 
-def _finished(out: Path, settings: Mapping[str, Any], overwrite: bool) -> dict:
+def _finished(call: Call, overwrite: bool) -> dict[str, Any]:
     """Rows of images finished earlier under the same settings."""
-    path = out / "predict.json"
+    path = call.out / "predict.json"
     if overwrite or not path.is_file():
         return {}
     try:
@@ -194,33 +229,36 @@ def _finished(out: Path, settings: Mapping[str, Any], overwrite: bool) -> dict:
         earlier, rows = record["settings"], record["images"]
     except (ValueError, KeyError) as error:
         raise UserError(f"{path}: damaged; --overwrite starts anew") from error
-    settings = json.loads(to_json(settings))
+    settings = json.loads(to_json(call.settings()))
     if earlier != settings:
         changed = [k for k in settings if earlier.get(k) != settings[k]]
         raise UserError(
-            f"{out} holds predictions of other settings ({some(changed)}); --overwrite, "
-            "or another --out"
+            f"{call.out} holds predictions of other settings ({some(changed)}); "
+            "--overwrite, or another --out"
         )
     return rows
 
 
-def _write_record(out: Path, settings, rows, failures) -> None:
+def _write_record(call: Call, rows, failures) -> None:
     record = {
-        "settings": settings,
+        "settings": call.settings(),
         "versions": {"fluojax": __version__},
         "images": dict(sorted(rows.items())),
         "failures": dict(sorted(failures.items())),
     }
-    write_atomic(out / "predict.json", to_json(record))
+    write_atomic(call.out / "predict.json", to_json(record))
 
 
 def _note_nothing_found(rows: Mapping[str, Mapping], run, console: Console) -> None:
     empty = [row for row in rows.values() if row["count"] == 0]
     if not empty:
         return
-    highest = max(row["max_probability"] for row in empty)
+    best = max(empty, key=lambda row: row["max_probability"])
+    low, high = best["range"]
+    train_low, train_high = run.intensity
     console.line(
-        f"0 cells in {len(empty)} of {len(rows)} images; highest probability there "
-        f"{highest:.2f}, threshold {run.threshold:g}. If cells are visible: lower "
-        "--threshold, and compare intensities and channel with the training images"
+        f"0 cells in {len(empty)} of {len(rows)} images; highest probability "
+        f"{best['max_probability']:.2f}, threshold {run.threshold:g}; input 1-99.8 % = "
+        f"{low:g}-{high:g}, training {train_low:g}-{train_high:g}: another normalisation "
+        "or channel? If cells are visible, lower --threshold"
     )

@@ -74,9 +74,11 @@ def train(
         return {}
     with checkpoint.lock(workdir):
         done = runs.read_results(workdir)
+        records = dataset.splits["train"]
         facts = {
-            "channels": dataset.splits["train"][0].image.shape[-1],
+            "channels": records[0].image.shape[-1],
             "diameter": diameter,
+            "intensity": fingerprints.intensity_range(records)[::2],
             "reference": dataset.reference,
         }
         runs.start_run(config, workdir, facts)

@@ -172,7 +172,10 @@ def test_nothing_found_says_what_to_look_at(trained, tmp_path):
         predict.predict_files, trained[0], [str(tmp_path / "dark.tif")],
         tmp_path / "out", threshold=0.9999,
     )  # fmt: skip
-    assert any("0 cells in 1 of 1 images; highest probability" in x for x in lines)
+    (line,) = [x for x in lines if "0 cells in 1 of 1 images" in x]
+    assert "highest probability" in line and "threshold 0.9999" in line
+    assert "input 1-99.8 % = 40-40, training " in line
+    assert "--threshold" in line
 
 
 def test_tiles_give_the_masks_of_the_whole_image(trained, tmp_path):
@@ -330,3 +333,27 @@ def test_validation_images_below_the_least_size_are_scored(experiment, tmp_path)
         experiment, data=str(tmp_path), num_steps=2, workdir=str(tmp_path / "run")
     )
     assert train.train(small)["scores"]["n_images"] == 1
+
+
+def test_pixels_that_are_not_finite_are_mended_and_told(trained, folder, tmp_path):
+    image = tifffile.imread(folder / "test" / "images" / "c0.tif").astype(np.float32)
+    image /= 255
+    clean = image.copy()
+    image[0, :3] = np.nan, np.inf, -np.inf
+    clean[0, :3] = np.delete(image.ravel(), [0, 1, 2]).min()
+    for name, array in (("a", image), ("b", clean)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", array)
+    code, lines = said(
+        predict.predict_files, trained[0], [str(tmp_path)], tmp_path / "out"
+    )
+    assert code == 4
+    assert "a.tif: 3 NaN or infinite pixels (0.19%) set to the image minimum" in lines
+    first, second = (
+        tifffile.imread(tmp_path / "out" / f"{name}_masks.tif") for name in "ab"
+    )
+    np.testing.assert_array_equal(first, second)
+    tifffile.imwrite(tmp_path / "c.tif", np.full((9, 9), np.nan, np.float32))
+    _, lines = said(
+        predict.predict_files, trained[0], [str(tmp_path / "c.tif")], tmp_path / "o"
+    )
+    assert "all pixels are NaN or infinite" in lines[0]
