@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -232,9 +232,12 @@ def _patience_over(config: Experiment, progress: Progress) -> bool:
 def _log(job, state, done, metrics, clock, progress) -> None:
     """Fetches the numbers of a step, refuses those that are not finite."""
     config = job.config
-    numbers = {name: float(x) for name, x in jax.device_get(metrics).items()}
-    numbers["lr"] = float(job.program.schedule(done - 1)) * float(state.lr_scale)
-    _check_finite(job, state, done, numbers)
+    # One transfer for all that is read.
+    host, bad, scale = jax.device_get((metrics, state.bad_step, state.lr_scale))
+    numbers = {name: float(x) for name, x in host.items()}
+    numbers["lr"] = float(job.program.schedule(done - 1)) * float(scale)
+    if bad >= 0:
+        _stop(job, int(bad), done, numbers)
     if done % config.log_every == 0:
         job.journal.write(done, "train", numbers)
     rate, left = clock.rate_and_left(done)
@@ -272,11 +275,8 @@ def _evaluate(job, state, done, progress) -> tuple[TrainState, bool]:
     return state, best
 
 
-def _check_finite(job, state, done, numbers) -> None:
-    """Stops a run that is no longer finite and keeps the batch that did it."""
-    bad = int(state.bad_step)
-    if bad < 0:
-        return
+def _stop(job: Job, bad: int, done: int, numbers: Mapping[str, float]) -> NoReturn:
+    """Ends a run that is no longer finite and keeps the batch that did it."""
     program = job.program
     batch = program.draw(bad - 1)
     names = [program.source.records[i].id for i in batch["record"]]
