@@ -1,6 +1,7 @@
 """Two processes on one machine, as Slurm would start them."""
 
 import json
+import os
 import signal
 
 import numpy as np
@@ -10,6 +11,7 @@ from fluojax.train.journal import read_journal
 from tests.faults.process import finish, start, train, wait_for
 
 pytestmark = pytest.mark.faults
+JOB = os.getpid()  # jax takes its port from the job: runs side by side differ
 
 
 def slurm(job, process):
@@ -37,7 +39,7 @@ def losses(workdir):
 
 
 def test_they_train_as_one_and_one_of_them_writes(folder, tmp_path):
-    for process in both(folder, tmp_path / "two", 4711):
+    for process in both(folder, tmp_path / "two", JOB):
         finish(process)
     train(folder, tmp_path / "one", devices=4)
     keys, values = losses(tmp_path / "two")
@@ -51,13 +53,13 @@ def test_they_train_as_one_and_one_of_them_writes(folder, tmp_path):
 
 def test_sigterm_to_one_saves_in_both_and_they_continue(folder, tmp_path):
     workdir = tmp_path / "run"
-    processes = both(folder, workdir, 4712)
+    processes = both(folder, workdir, JOB + 1)
     wait_for(workdir, "5.sha256", processes[0])
     processes[1].send_signal(signal.SIGTERM)
     first, second = (finish(process, code=75) for process in processes)
     saved = (workdir / "checkpoints" / "LATEST").read_text().strip()
     for output in (first, second):
         assert f"interrupted at step {saved} of 30" in output
-    for process in both(folder, workdir, 4713):
+    for process in both(folder, workdir, JOB + 2):
         finish(process)
     assert (workdir / "results.json").exists()
