@@ -72,6 +72,36 @@ def pixel_map(
     return value
 
 
+def image(function: str, value: ArrayLike, name: str = "image") -> jax.Array:
+    """One image `[*S]`, rank 2 or 3, of any dtype, without a channel axis.
+
+    Raises:
+      ValueError: the rank is neither 2 nor 3.
+    """
+    value = jnp.asarray(value)
+    if value.ndim not in (2, 3):
+        raise ValueError(
+            f"{function}: {name} must be [rows, columns] or [depth, rows, columns], "
+            f"got {value.shape}; use jax.vmap for channels and batches"
+        )
+    return value
+
+
+def label_map(function: str, value: ArrayLike, name: str = "labels") -> jax.Array:
+    """One label map `[*S]` of integers, rank 2 or 3, as int32.
+
+    Raises:
+      TypeError: it is neither of integers nor bool.
+      ValueError: the rank is neither 2 nor 3.
+    """
+    value = image(function, value, name)
+    if value.dtype != bool and not jnp.issubdtype(value.dtype, jnp.integer):
+        raise TypeError(
+            f"{function}: {name} must be integers, 0 for background, got {value.dtype}"
+        )
+    return value.astype(jnp.int32)
+
+
 def image_pair(
     function: str, true: ArrayLike, pred: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:

@@ -40,6 +40,45 @@ def inputs(
     return jnp.where(kept, logits, 0.0), jnp.where(kept, labels, 0.0), where
 
 
+def foreground(
+    logits: jax.Array, labels: jax.Array, where: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Cells of any class against background: logit, label, `where` `[B, *S, 1]`.
+
+    For losses that know one kind of cell. Of several classes, class 0 is the
+    background, sigmoid of the logit is the probability of all others together,
+    and a pixel counts where all its classes do.
+    """
+    if logits.shape[-1] == 1:
+        return logits, labels, where
+    ahead = jax.nn.logsumexp(logits[..., 1:], axis=-1, keepdims=True)
+    if where is not None:
+        where = jnp.all(where, axis=-1, keepdims=True)
+    return ahead - logits[..., :1], 1.0 - labels[..., :1], where
+
+
+def instance_map(
+    function: str, name: str, value: ArrayLike, like: jax.Array
+) -> jax.Array:
+    """`value` `[B, *S]` of integers as int32, checked against logits.
+
+    Raises:
+      TypeError: it is not an integer array.
+      ValueError: its shape is not that of the logits without the classes.
+    """
+    value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.integer):
+        raise TypeError(
+            f"{function}: {name} must be integers, 0 for background, got {value.dtype}"
+        )
+    if value.shape != like.shape[:-1]:
+        raise ValueError(
+            f"{function}: {name} must be {like.shape[:-1]} for logits {like.shape}, "
+            f"got {value.shape}; it has no class axis"
+        )
+    return value.astype(jnp.int32)
+
+
 def pixel_weights(
     function: str, weights: ArrayLike | None, logits: jax.Array
 ) -> jax.Array | None:

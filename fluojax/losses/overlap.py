@@ -20,13 +20,14 @@ a `where` that is not bool, ValueError for shapes that do not fit.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from fluojax.losses import _shared as shared
+from fluojax.losses import _view
+from fluojax.losses._view import View, class_mean, total
 
 
 def dice_loss(
@@ -77,11 +78,11 @@ def dice_loss(
     Semimetric Losses, MICCAI 2023. optax adds its smoothing to Σ p·y, so that
     its 1 is 2 here.
     """
-    view = _view("dice_loss", logits, labels, where, weights, include_background)
+    view = _view.check("dice_loss", logits, labels, where, weights, include_background)
     apart, areas = _apart_and_areas("dice_loss", view, squared, soft_labels)
     above, below = _pair(smooth)
     losses = shared.ratio(apart + (below - above), areas + below)
-    return _class_mean("dice_loss", view, losses, class_weights)
+    return class_mean("dice_loss", view, losses, class_weights)
 
 
 def jaccard_loss(
@@ -114,11 +115,11 @@ def jaccard_loss(
     form as in MONAI, so that one smoothing means the same for both losses.
     """
     name = "jaccard_loss"
-    view = _view(name, logits, labels, where, weights, include_background)
+    view = _view.check(name, logits, labels, where, weights, include_background)
     apart, areas = _apart_and_areas(name, view, squared, soft_labels)
     above, below = _pair(smooth)
     losses = shared.ratio(2.0 * apart + (below - above), areas + apart + below)
-    return _class_mean(name, view, losses, class_weights)
+    return class_mean(name, view, losses, class_weights)
 
 
 def tversky_loss(
@@ -163,9 +164,9 @@ def tversky_loss(
     the letters, so that there are none here.
     """
     name = "tversky_loss"
-    view = _view(name, logits, labels, where, None, include_background)
+    view = _view.check(name, logits, labels, where, None, include_background)
     losses = _tversky(name, view, fp_weight, fn_weight, smooth, soft_labels)
-    return _class_mean(name, view, losses)
+    return class_mean(name, view, losses)
 
 
 def focal_tversky_loss(
@@ -207,9 +208,9 @@ def focal_tversky_loss(
     their gamma 4/3 enters as 1/gamma = 0.75. Their program pools the batch.
     """
     name = "focal_tversky_loss"
-    view = _view(name, logits, labels, where, None, include_background)
+    view = _view.check(name, logits, labels, where, None, include_background)
     losses = _tversky(name, view, fp_weight, fn_weight, smooth, soft_labels)
-    return _class_mean(name, view, shared.power(losses, exponent))
+    return class_mean(name, view, shared.power(losses, exponent))
 
 
 def power_mae_loss(
@@ -249,55 +250,14 @@ def power_mae_loss(
     name = "power_mae_loss"
     logits, labels, where = shared.inputs(name, logits, labels, where)
     several = logits.shape[-1] > 1
-    view = _classes(logits, labels, where, None, include_background=several)
+    view = _view.classes(logits, labels, where, None, include_background=several)
     share = 0.5 if several else 1.0
-    errors = share * jnp.sum(_total(view, _distance(view)), axis=-1)
+    errors = share * jnp.sum(total(view, _distance(view)), axis=-1)
     pixels = jnp.mean(shared.pixel_count(view.where, view.probs), axis=-1)
     return shared.power(shared.ratio(errors, pixels), exponent)
 
 
-class _View(NamedTuple):
-    """The C classes that count, as `[B, *S, C]`, and the pixels that do."""
-
-    probs: jax.Array
-    labels: jax.Array
-    where: jax.Array | None  # [B, *S, 1 or C]
-    weights: jax.Array | None  # [B or 1, *S or 1s, 1 or C]
-
-
-def _view(name, logits, labels, where, weights, include_background) -> _View:
-    logits, labels, where = shared.inputs(name, logits, labels, where)
-    weights = shared.pixel_weights(name, weights, logits)
-    return _classes(logits, labels, where, weights, include_background)
-
-
-def _classes(logits, labels, where, weights, include_background) -> _View:
-    if logits.shape[-1] == 1:
-        probs = shared.sigmoid(logits)
-        if include_background:
-            probs = jnp.concatenate([shared.sigmoid(-logits), probs], axis=-1)
-            labels = jnp.concatenate([1.0 - labels, labels], axis=-1)
-        return _View(probs, labels, where, weights)
-    probs = jax.nn.softmax(logits, axis=-1)
-    if include_background:
-        return _View(probs, labels, where, weights)
-    maps = (_foreground(where), _foreground(weights))
-    return _View(probs[..., 1:], labels[..., 1:], *maps)
-
-
-def _foreground(array: jax.Array | None) -> jax.Array | None:
-    """A map without its first class; one map for all classes stays."""
-    return array if array is None or array.shape[-1] == 1 else array[..., 1:]
-
-
-def _total(view: _View, values: jax.Array) -> jax.Array:
-    """Weighted sum over the pixels that count, `[B, C]`."""
-    if view.weights is not None:
-        values = view.weights * values
-    return shared.pixel_sum(shared.masked(values, view.where))
-
-
-def _distance(view: _View) -> jax.Array:
+def _distance(view: View) -> jax.Array:
     """|p - y|, written so that its digits survive p near y = 1."""
     probs, labels = view.probs, view.labels
     return shared.magnitude(probs * (1.0 - labels) - (1.0 - probs) * labels)
@@ -309,12 +269,12 @@ def _apart_and_areas(name, view, squared, soft_labels) -> tuple[jax.Array, jax.A
     probs, labels = view.probs, view.labels
     if squared:
         areas = probs**2 + labels**2
-        return _total(view, (probs - labels) ** 2), _total(view, areas)
-    areas = _total(view, probs + labels)
+        return total(view, (probs - labels) ** 2), total(view, areas)
+    areas = total(view, probs + labels)
     if linear:
         wrong = probs * (1.0 - labels) + (1.0 - probs) * labels
-        return _total(view, wrong), areas
-    return _total(view, _distance(view)), areas
+        return total(view, wrong), areas
+    return total(view, _distance(view)), areas
 
 
 def _tversky(name, view, fp_weight, fn_weight, smooth, soft_labels) -> jax.Array:
@@ -326,8 +286,8 @@ def _tversky(name, view, fp_weight, fn_weight, smooth, soft_labels) -> jax.Array
     if not linear:
         both = jnp.minimum(fp, fn)
         fp, fn, tp = fp - both, fn - both, tp + both
-    errors = _total(view, fp_weight * fp + fn_weight * fn)
-    return shared.ratio(errors, _total(view, tp) + errors + smooth)
+    errors = total(view, fp_weight * fp + fn_weight * fn)
+    return shared.ratio(errors, total(view, tp) + errors + smooth)
 
 
 def _check_soft_labels(name: str, soft_labels: str) -> bool:
@@ -341,16 +301,3 @@ def _check_soft_labels(name: str, soft_labels: str) -> bool:
 
 def _pair(smooth) -> tuple[float, float]:
     return tuple(smooth) if isinstance(smooth, tuple | list) else (smooth, smooth)
-
-
-def _class_mean(name, view, losses, class_weights=None) -> jax.Array:
-    """`[B, C]` to `[B]`: 0 for a class without pixels, then the mean."""
-    if class_weights is not None:
-        factors = shared.class_vector(
-            name, "class_weights", class_weights, losses.shape[-1], losses
-        )
-        losses = shared.along_classes(factors, losses) * losses
-    if view.where is not None:
-        pixels = shared.pixel_count(view.where, view.probs)
-        losses = jnp.where(pixels > 0, losses, 0.0)
-    return jnp.mean(losses, axis=-1)

@@ -13,6 +13,27 @@ import numpy as np
 
 Archive = Mapping[str, np.ndarray]
 
+# What `meta` of an archive of operators names as its `op`.
+OPERATORS = (
+    "ccl",
+    "clahe",
+    "edt",
+    "filters",
+    "fluocells_postprocess",
+    "geometric",
+    "holes_and_small_objects",
+    "menten_skeleton",
+    "moments",
+    "morphology",
+    "peaks",
+    "resize_area",
+    "skeletonize",
+    "soft_morphology",
+    "soft_skeleton",
+    "watershed",
+    "weight_maps",
+)
+
 # Families without a function yet; an entry goes when its family is built.
 NOT_BUILT = {
     "losses": (

@@ -4,23 +4,20 @@ An archive holds `inputs/<case>/<name>` and, for every case and variant, the
 loss of each image (`value`), the gradient of their sum (`grad`), and how the
 source pools a batch (`batch_value`, `batch_grad`). `meta` of a variant names
 the parameters of the program; the functions here translate them to ours.
+Families with other arrays than these have modules of their own (`ELSEWHERE`).
 """
 
-import functools
+import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from conformance.comparing import VALUE, Answer, Archive, Loss, variant
 
 from fluojax import losses
 
-Archive = Mapping[str, np.ndarray]
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
-
-VALUE = 1e-9  # relative
 # Programs take 1 minus a ratio: near a ratio of 1 that is known to some 1e-16.
 RATIO_FLOOR = 1e-15
 RATIOS = ("dice", "tversky", "focal_tversky")
@@ -28,67 +25,34 @@ RATIOS = ("dice", "tversky", "focal_tversky")
 VALUE_FLUOCELLS = 2e-8
 # Powers below 1 of something near 0 amplify rounding.
 VALUE_SMALL_POWER = 1e-5
-GRAD = 1e-7  # of the largest entry
-# Programs take 1 - p from the rounded p: a slope p (1 - p) is known to 1e-16,
-# and that of a loss of some hundred pixels to 1e-18.
-GRAD_FLOOR = 1e-17
-POOLED = "batch pooling is the caller's"
+# Modules with `ANSWERS`: a function of the archive for each of their families.
+ELSEWHERE = ()
 
 
-def answers(
-    stem: str, archive: Archive
-) -> Iterator[tuple[str, Callable[[], None] | str]]:
+def answers(stem: str, archive: Archive) -> Iterator[Answer]:
     """A check, or the reason why there is none, for every record of `archive`.
 
     Variants whose parameters no function here understands yield nothing.
     """
+    for module in ELSEWHERE:
+        special = importlib.import_module(f"conformance.{module}").ANSWERS
+        if stem in special:
+            yield from special[stem](archive)
     translate = FAMILIES.get(stem)
     metas = [key for key in archive if key.endswith("/meta")]
     for key in metas if translate else ():
-        case, variant = key.split("/")[:2]
+        case, name = key.split("/")[:2]
         params = json.loads(str(archive[key]))["params"]
-        logits = archive[f"inputs/{case}/logits"]
-        loss = translate(variant, params, logits.shape[-1])
+        loss = translate(name, params, archive[f"inputs/{case}/logits"].shape[-1])
         if loss is None:
             continue
-        labels = archive[f"inputs/{case}/labels"]
-        ours = functools.cache(functools.partial(_evaluate, loss, logits, labels))
-        close = functools.partial(
-            _close,
-            rtol=_value_tolerance(case, variant, params),
+        yield from variant(
+            f"{case}/{name}",
+            archive,
+            loss,
+            rtol=_value_tolerance(case, name, params),
             atol=RATIO_FLOOR if stem in RATIOS else 0.0,
         )
-        yield from _variant(f"{case}/{variant}", archive, ours, close)
-
-
-def _evaluate(loss: Loss, logits, labels) -> tuple[np.ndarray, np.ndarray]:
-    """Values `[B]` and the gradient of their sum."""
-    values, pull = jax.vjp(lambda z: loss(z, jnp.asarray(labels)), jnp.asarray(logits))
-    return np.asarray(values), np.asarray(pull(jnp.ones_like(values))[0])
-
-
-def _variant(name: str, archive: Archive, ours, close):
-    """Answers to the records of one case and variant."""
-    value = archive.get(f"{name}/value")
-    if value is not None:
-        yield f"{name}/value", lambda: close(ours()[0], value)
-    grad = archive.get(f"{name}/grad")
-    if grad is not None:
-        yield f"{name}/grad", lambda: _close_scaled(ours()[1], grad)
-    pooled = archive.get(f"{name}/batch_value")
-    if pooled is not None:
-        mean = value is not None and np.isclose(pooled, value.mean(), VALUE, 0.0)
-        check = (lambda: close(ours()[0].mean(), pooled)) if mean else POOLED
-        yield f"{name}/batch_value", check
-    pooled_grad = archive.get(f"{name}/batch_grad")
-    if pooled_grad is not None:
-        mean = grad is not None and _is_close_scaled(grad / len(grad), pooled_grad)
-        check = (
-            (lambda: _close_scaled(ours()[1] / len(pooled_grad), pooled_grad))
-            if mean
-            else POOLED
-        )
-        yield f"{name}/batch_grad", check
 
 
 def _value_tolerance(case: str, variant: str, params: Mapping[str, Any]) -> float:
@@ -97,25 +61,6 @@ def _value_tolerance(case: str, variant: str, params: Mapping[str, Any]) -> floa
     if case in ("perfect", "both_empty") and params.get("exponent", 1.0) < 1.0:
         return VALUE_SMALL_POWER
     return VALUE
-
-
-def _close(found, expected, rtol: float, atol: float) -> None:
-    assert found.dtype == np.float64, f"got {found.dtype}, not float64"
-    assert found.shape == expected.shape, f"{found.shape}, not {expected.shape}"
-    np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
-
-
-def _is_close_scaled(found, expected) -> bool:
-    limit = GRAD * np.max(np.abs(expected)) + GRAD_FLOOR
-    return bool(np.all(np.abs(found - expected) <= limit))
-
-
-def _close_scaled(found, expected) -> None:
-    assert found.dtype == np.float64, f"got {found.dtype}, not float64"
-    assert found.shape == expected.shape, f"{found.shape}, not {expected.shape}"
-    worst = np.max(np.abs(found - expected))
-    largest = np.max(np.abs(expected))
-    assert _is_close_scaled(found, expected), f"off by {worst} of at most {largest}"
 
 
 # From here on: what the parameters of each program mean in ours.

@@ -81,7 +81,7 @@ def family_of(archive: Mapping[str, np.ndarray]) -> str:
     meta = json.loads(str(archive["meta"])) if "meta" in archive else {}
     if "cases" not in meta:
         return "unknown"
-    return "ops" if meta.get("op") in exceptions.NOT_BUILT["ops"] else "metrics"
+    return "ops" if meta.get("op") in exceptions.OPERATORS else "metrics"
 
 
 def records_of(family: str, archive: Mapping[str, np.ndarray]) -> list[str]:
