@@ -32,6 +32,18 @@ LOSSES = {
     "focal_tversky_loss": Entry(
         "power of the Tversky loss", "Abraham and Khan, ISBI 2019"
     ),
+    "unified_focal_loss": Entry(
+        "focal Tversky + focal cross-entropy, asymmetric on request",
+        "Yeung et al., Comput. Med. Imaging Graph. 2022",
+    ),
+    "generalized_dice_loss": Entry(
+        "Dice of all classes at once, each weighted by its rarity",
+        "Sudre et al., DLMIA 2017",
+    ),
+    "lovasz_loss": Entry(
+        "Jaccard index of the sorted errors (hinge or softmax)",
+        "Berman et al., CVPR 2018",
+    ),
     "power_mae_loss": Entry(
         "power of the mean absolute error, the study's focal Tversky in effect",
         "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023 (program)",

@@ -51,6 +51,13 @@ LOSSES = (
     ("focal_tversky_loss", losses.focal_tversky_loss),
     ("power_mae_loss", losses.power_mae_loss),
     ("power_mae_loss/fraction", functools.partial(losses.power_mae_loss, exponent=0.5)),
+    ("generalized_dice_loss", losses.generalized_dice_loss),
+    ("lovasz_loss", losses.lovasz_loss),
+    ("unified_focal_loss", losses.unified_focal_loss),
+    (
+        "unified_focal_loss/symmetric",
+        functools.partial(losses.unified_focal_loss, asymmetric=False, gamma=0.2),
+    ),
     ("combined_loss", losses.combined_loss),
     ("combined_focal_tversky_loss", losses.combined_focal_tversky_loss),
 )

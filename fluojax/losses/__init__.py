@@ -13,15 +13,18 @@ from fluojax.losses.compound import (
     combined_terms,
     weighted_sum,
 )
+from fluojax.losses.lovasz import lovasz_loss
 from fluojax.losses.overlap import (
     dice_loss,
     focal_tversky_loss,
+    generalized_dice_loss,
     jaccard_loss,
     power_mae_loss,
     tversky_loss,
 )
 from fluojax.losses.pixel import cross_entropy_loss, focal_loss
 from fluojax.losses.registry import create_loss, list_losses
+from fluojax.losses.unified import unified_focal_loss
 
 __all__ = [
     "combined_focal_tversky_loss",
@@ -33,9 +36,12 @@ __all__ = [
     "dice_loss",
     "focal_loss",
     "focal_tversky_loss",
+    "generalized_dice_loss",
     "jaccard_loss",
     "list_losses",
+    "lovasz_loss",
     "power_mae_loss",
     "tversky_loss",
+    "unified_focal_loss",
     "weighted_sum",
 ]

@@ -186,3 +186,22 @@ def power(base: jax.Array, exponent: float) -> jax.Array:
         return base ** int(exponent)
     positive = base > jnp.finfo(base.dtype).tiny
     return jnp.where(positive, jnp.where(positive, base, 1.0) ** exponent, 0.0)
+
+
+def weigh(
+    function: str, weights: Sequence[float], terms: dict[str, jax.Array]
+) -> jax.Array:
+    """Σ weight · term over the terms of a compound loss.
+
+    Raises:
+      ValueError: there is not exactly one weight per term.
+    """
+    if len(weights) != len(terms):
+        raise ValueError(
+            f"{function}: weights must be {len(terms)} numbers, for "
+            f"{', '.join(terms)}, got {weights!r}"
+        )
+    parts = [
+        weight * term for weight, term in zip(weights, terms.values(), strict=True)
+    ]
+    return sum(parts[1:], start=parts[0])

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from fluojax.losses import _shared as shared
 from fluojax.losses.overlap import dice_loss, focal_tversky_loss, power_mae_loss
 from fluojax.losses.pixel import cross_entropy_loss, focal_loss
 from fluojax.losses.registry import resolve_terms
@@ -95,7 +96,7 @@ def combined_loss(
         batch_size_equivalent=batch_size_equivalent,
         where=where,
     )
-    return _weigh("combined_loss", weights, terms)
+    return shared.weigh("combined_loss", weights, terms)
 
 
 def combined_terms(
@@ -176,7 +177,7 @@ def combined_focal_tversky_loss(
         batch_size_equivalent=batch_size_equivalent,
         where=where,
     )
-    return _weigh("combined_focal_tversky_loss", weights, terms)
+    return shared.weigh("combined_focal_tversky_loss", weights, terms)
 
 
 def combined_focal_tversky_terms(
@@ -228,15 +229,3 @@ def _dice(logits, labels, smooth, reduction, batch_size, where) -> jax.Array:
         'combined_loss: dice_reduction must be "mean" or "fluocells", '
         f"got {reduction!r}"
     )
-
-
-def _weigh(function, weights, terms) -> jax.Array:
-    if len(weights) != len(terms):
-        raise ValueError(
-            f"{function}: weights must be {len(terms)} numbers, for "
-            f"{', '.join(terms)}, got {weights!r}"
-        )
-    parts = [
-        weight * term for weight, term in zip(weights, terms.values(), strict=True)
-    ]
-    return sum(parts[1:], start=parts[0])

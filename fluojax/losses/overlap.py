@@ -122,6 +122,52 @@ def jaccard_loss(
     return class_mean(name, view, losses, class_weights)
 
 
+def generalized_dice_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    weighting: str = "square",
+    smooth: float | tuple[float, float] = 1e-5,
+    include_background: bool = True,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Dice loss of all classes at once, each weighted by its rarity, per image.
+
+    With w the weight of class k and sums over classes too,
+
+        1 - (2 Σ wₖ Σ p·y + smooth) / (Σ wₖ (Σ p + Σ y) + smooth).
+
+    Args:
+      logits: `[B, *S, K]` scores.
+      labels: `[B, *S, K]` indicators or probabilities in [0, 1].
+      weighting: wₖ is 1 / (Σ y)² ("square"), 1 / Σ y ("simple") or 1
+        ("uniform"). A class without pixels gets the largest weight of the other
+        classes of the image.
+      smooth: added above and below the line, or a pair of the two. The terms
+        are as small as the weights, so that 1e-5 is not little here.
+      include_background: the classes are weighed against each other, so that
+        the background takes part; one class means 1 - p and p.
+      where: pixels marked False are ignored.
+
+    Returns:
+      `[B]` losses in [0, 1].
+
+    Raises:
+      ValueError: `weighting` is another word.
+
+    Source: Sudre et al., Generalised Dice overlap, DLMIA 2017, per image, absent
+    classes as in MONAI. `optax.losses.multiclass_generalized_dice_loss` is a
+    mean of Dice losses with weights, another loss.
+    """
+    name = "generalized_dice_loss"
+    view = _view.check(name, logits, labels, where, None, include_background)
+    weights = _rarity(name, weighting, total(view, view.labels))
+    apart, areas = _apart_and_areas(name, view, False, "product")
+    above, below = _pair(smooth)
+    apart, areas = jnp.sum(weights * apart, axis=-1), jnp.sum(weights * areas, axis=-1)
+    return shared.ratio(apart + (below - above), areas + below)
+
+
 def tversky_loss(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -255,6 +301,22 @@ def power_mae_loss(
     errors = share * jnp.sum(total(view, _distance(view)), axis=-1)
     pixels = jnp.mean(shared.pixel_count(view.where, view.probs), axis=-1)
     return shared.power(shared.ratio(errors, pixels), exponent)
+
+
+def _rarity(name: str, weighting: str, volumes: jax.Array) -> jax.Array:
+    """Weights `[B, C]` of classes with `volumes` pixels, without gradient."""
+    exponents = {"square": 2, "simple": 1, "uniform": 0}
+    if weighting not in exponents:
+        raise ValueError(
+            f"{name}: weighting must be one of {', '.join(exponents)}, got "
+            f"{weighting!r}"
+        )
+    present = volumes > 0
+    weights = 1.0 / jnp.where(present, volumes, 1.0) ** exponents[weighting]
+    if weighting == "uniform":
+        return weights
+    largest = jnp.max(jnp.where(present, weights, 0.0), axis=-1, keepdims=True)
+    return jnp.where(present, weights, largest)
 
 
 def _distance(view: View) -> jax.Array:

@@ -52,6 +52,7 @@ def answers(stem: str, archive: Archive) -> Iterator[Answer]:
             loss,
             rtol=_value_tolerance(case, name, params),
             atol=RATIO_FLOOR if stem in RATIOS else 0.0,
+            with_grad=(stem, case) != ("lovasz", "saturated"),
         )
 
 
@@ -156,6 +157,44 @@ def _combined(variant: str, params: Mapping[str, Any], classes: int) -> Loss | N
     return _options(losses.combined_loss, gamma=params["gamma"], **shared)
 
 
+def _generalized_dice(
+    variant: str, params: Mapping[str, Any], classes: int
+) -> Loss | None:
+    if "w_type" not in params:
+        return None
+    return _options(
+        losses.generalized_dice_loss,
+        weighting=params["w_type"],
+        smooth=(params["smooth_nr"], params["smooth_dr"]),
+        include_background=params.get("include_background", True),
+    )
+
+
+def _lovasz(variant: str, params: Mapping[str, Any], classes: int) -> Loss | None:
+    if variant.startswith("hinge"):
+        return losses.lovasz_loss
+    loss = _options(losses.lovasz_loss, classes=params["classes"])
+    return loss if classes > 1 else lambda z, g: loss(*_two_channels(z, g))
+
+
+def _unified_focal(
+    variant: str, params: Mapping[str, Any], classes: int
+) -> Loss | None:
+    shared = {k: params[k] for k in ("delta", "gamma")}
+    if "weight_on_focal_tversky" in params:  # the authors' program
+        return _options(
+            losses.unified_focal_loss,
+            weight=params["weight_on_focal_tversky"],
+            asymmetric="asym" in variant,
+            **shared,
+        )
+    # MONAI weighs the other part and averages cross-entropy over two classes.
+    weight = params["weight"]
+    pixel = _options(losses.unified_focal_loss, weight=0.0, **shared)
+    overlap = _options(losses.unified_focal_loss, weight=1.0, **shared)
+    return lambda z, g: weight * pixel(z, g) / 2 + (1 - weight) * overlap(z, g)
+
+
 FAMILIES: Mapping[str, Callable[..., Loss | None]] = {
     "weighted_bce": _weighted_bce,
     "dice": _dice,
@@ -163,6 +202,9 @@ FAMILIES: Mapping[str, Callable[..., Loss | None]] = {
     "focal": _focal,
     "focal_tversky": _focal_tversky,
     "combined": _combined,
+    "generalized_dice": _generalized_dice,
+    "lovasz": _lovasz,
+    "unified_focal": _unified_focal,
 }
 
 

@@ -271,3 +271,37 @@ def test_integer_weights_count_pixels_as_often_as_repeating_them(make):
 def test_refusals(make, loss, options, text):
     with pytest.raises(ValueError, match=f"^{loss.__name__}: .*{text}"):
         loss(*make(), **options)
+
+
+def generalized(p, y, weights):
+    """p, y: `[K, N]`."""
+    apart = weights @ np.sum(p + y - 2 * p * y, axis=1)
+    return apart / (weights @ np.sum(p + y, axis=1) + 1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("weighting", ["square", "simple", "uniform"])
+def test_generalized_dice_weighs_all_classes_by_rarity(make, shape, weighting):
+    logits, labels = make(shape)
+    exponent = {"square": 2, "simple": 1, "uniform": 0}[weighting]
+    found = losses.generalized_dice_loss(logits, labels, weighting=weighting)
+    for pairs, value in zip(images(logits, labels, True), found, strict=True):
+        p, y = np.stack(pairs, axis=1)
+        weights = 1.0 / y.sum(1) ** exponent
+        expected = generalized(p, y, weights)
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_generalized_dice_gives_an_absent_class_the_largest_finite_weight(make):
+    logits, labels = make((1, 6, 5, 3))
+    labels = jnp.asarray(np.eye(3)[np.asarray(labels.argmax(-1)) % 2], jnp.float32)
+    p, y = np.stack(images(logits, labels, True)[0], axis=1)
+    weights = 1.0 / y[:2].sum(1) ** 2
+    expected = generalized(p, y, np.append(weights, weights.max()))
+    found = losses.generalized_dice_loss(logits, labels)
+    np.testing.assert_allclose(found, [expected], rtol=1e-5)
+
+
+def test_generalized_dice_refuses_another_weighting(make):
+    with pytest.raises(ValueError, match="weighting must be one of square, simple"):
+        losses.generalized_dice_loss(*make(), weighting="cube")
