@@ -56,6 +56,59 @@ LOSSES = {
         "cross-entropy + Dice + focal Tversky",
         "Clissa, Macaluso and Zoccoli, ICIAP Workshops 2023",
     ),
+    "contour_weighted_loss": Entry(
+        "cross-entropy and squared Dice, contours weigh more",
+        "IMSAHLO, arXiv 2601.11645, equations 6-8",
+    ),
+    "separable_contour_loss": Entry(
+        "contours and the rest of the image apart", "Huang and Sui, ICIP 2024"
+    ),
+    "boundary_loss": Entry(
+        "probability times signed distance to the border", "Kervadec et al., MIDL 2019"
+    ),
+    "hausdorff_loss": Entry(
+        "squared errors, dearer the farther from both borders",
+        "Karimi and Salcudean, TMI 2020",
+    ),
+    "soft_cldice_loss": Entry(
+        "overlap of soft centre lines", "Shit et al., clDice, CVPR 2021"
+    ),
+    "dice_cldice_loss": Entry("Dice + soft clDice", "Shit et al., clDice, CVPR 2021"),
+    "cbdice_loss": Entry(
+        "centre lines and radii together", "Shi et al., cbDice, MICCAI 2024"
+    ),
+    "local_moment_loss": Entry(
+        "spatial moments in windows around every pixel", "design of this project"
+    ),
+    "instance_moment_loss": Entry(
+        "area, centroid and shape of each instance", "design of this project"
+    ),
+    "global_moment_loss": Entry(
+        "spatial moments of the whole image", "design of this project"
+    ),
+    "residual_moment_loss": Entry(
+        "coordinate-weighted residuals",
+        "our reading of Wang et al., arXiv 2106.14178 (abstract)",
+    ),
+    "blob_loss": Entry(
+        "each instance alone with the background, averaged",
+        "Kofler et al., arXiv 2205.08209",
+    ),
+    "ici_loss": Entry(
+        "instances with the predictions that touch them, centres, the whole",
+        "Rachmadi et al., MIDL 2023",
+    ),
+    "dual_ici_loss": Entry(
+        "ICI from both sides: instances and predicted components",
+        "Rachmadi et al. (extended program)",
+    ),
+    "cc_dice_loss": Entry(
+        "Dice + cross-entropy in the Voronoi region of each instance",
+        "Bouteille et al., arXiv 2511.17146",
+    ),
+    "imsahlo_loss": Entry(
+        "Tversky + contours + focal + clDice", "IMSAHLO, arXiv 2601.11645"
+    ),
     "weighted_sum": Entry("weighted sum of named losses", "-"),
     "bce_w50": Entry(
         "cross-entropy, cells weigh 50, mean over pixels",
@@ -158,6 +211,32 @@ LOSSES = {
         "Abraham and Khan, ISBI 2019",
     ),
     "focal_retinanet": Entry("focal, gamma 2, alpha 0.25", "Lin et al., ICCV 2017"),
+    "unified_focal_symmetric": Entry(
+        "unified focal loss, both parts focal on all classes",
+        "Yeung et al., Comput. Med. Imaging Graph. 2022",
+    ),
+    "contour_imsahlo": Entry(
+        "contour-weighted loss with a smoothing of 1e-6", "IMSAHLO, arXiv 2601.11645"
+    ),
+    "imsahlo": Entry(
+        "hybrid loss, weights .4 .2 .3 .1 (text of the paper)",
+        "IMSAHLO, arXiv 2601.11645",
+    ),
+    "imsahlo_ablation": Entry(
+        "hybrid loss, weights .4 .3 .2 .1 (its ablation section)",
+        "IMSAHLO, arXiv 2601.11645",
+    ),
+    "cbdice_trainer": Entry(
+        "2 cross-entropy + Dice + cbDice", "Shi et al., cbDice, MICCAI 2024 (program)"
+    ),
+    "blob": Entry("2 Dice + blob loss of Dice", "Kofler et al., arXiv 2205.08209"),
+    "ici": Entry(
+        "1/4 whole image, 1/2 instances, 1/4 centres", "Rachmadi et al., MIDL 2023"
+    ),
+    "dual_ici": Entry("the same from both sides", "Rachmadi et al. (extended program)"),
+    "cc_dice": Entry(
+        "Dice + cross-entropy per Voronoi region", "Bouteille et al., arXiv 2511.17146"
+    ),
     "focal_imsahlo": Entry(
         "focal, gamma 3, alpha 0.8", "Jain et al., arXiv 2601.11645"
     ),

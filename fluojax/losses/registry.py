@@ -27,6 +27,8 @@ _BALANCED, _OVERCROWD = (0.3, 0.3, 0.4), (0.2, 0.5, 0.3)
 # The slides and the program of the loss study disagree on the triple "cellvit".
 _CELLVIT, _CELLVIT_PROGRAM = (0.5, 0.3, 0.5), (0.5, 0.2, 0.5)
 
+_ICI = {"global_weight": 0.25, "instance_weight": 0.5, "center_weight": 0.25}
+
 
 def _bce(pos_weight: float, normalize: str) -> tuple[str, dict[str, Any]]:
     return "cross_entropy_loss", {"pos_weight": pos_weight, "normalize": normalize}
@@ -76,8 +78,26 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         {**_FOREGROUND, "exponent": 0.75, "smooth": 1.0},
     ),
     "focal_retinanet": ("focal_loss", {"gamma": 2.0, "alpha": 0.25}),
+    "unified_focal_symmetric": ("unified_focal_loss", {"asymmetric": False}),
     "focal_imsahlo": ("focal_loss", {"gamma": 3.0, "alpha": 0.8}),
     "tversky_imsahlo": ("tversky_loss", {**_FOREGROUND, "smooth": 1e-6}),
+    "contour_imsahlo": ("contour_weighted_loss", {"smooth": 1e-6}),
+    "imsahlo": ("imsahlo_loss", {"weights": (0.4, 0.2, 0.3, 0.1)}),
+    "imsahlo_ablation": ("imsahlo_loss", {"weights": (0.4, 0.3, 0.2, 0.1)}),
+    "cbdice_trainer": (
+        "weighted_sum",
+        {
+            "terms": (
+                ("cross_entropy_loss", 2.0),
+                ("dice_loss", 1.0),
+                ("cbdice_loss", 1.0),
+            )
+        },
+    ),
+    "blob": ("blob_loss", {"main_weight": 2.0, "blob_weight": 1.0}),
+    "ici": ("ici_loss", _ICI),
+    "dual_ici": ("dual_ici_loss", _ICI),
+    "cc_dice": ("cc_dice_loss", {}),
 }
 
 
@@ -125,6 +145,27 @@ def create_loss(name: str, **options: Any) -> Callable[..., jax.Array]:
     else:
         taken = tuple(key for key in CONTEXT if _is_array(keywords.get(key)))
     return _bind(name, functions[target], settings, taken)
+
+
+def instance_capacity(name: str, **options: Any) -> int | None:
+    """How many instances of an image a loss takes; None if it takes none.
+
+    Beyond it instances leave the loss (`ops.count_instances` tells their true
+    number).
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    create_loss(name, **options)
+    functions = _functions()
+    target, preset = PRESETS.get(name, (name, {}))
+    settings = {**preset, **options}
+    if target == "weighted_sum":
+        each = [(term[0], dict(*term[2:])) for term in settings.get("terms", ())]
+        found = [instance_capacity(own, **its) for own, its in each]
+        return min((n for n in found if n is not None), default=None)
+    bound = _keywords(functions[target]).get("max_instances")
+    return None if bound is None else settings.get("max_instances", bound.default)
 
 
 def resolve_terms(

@@ -26,7 +26,13 @@ VALUE_FLUOCELLS = 2e-8
 # Powers below 1 of something near 0 amplify rounding.
 VALUE_SMALL_POWER = 1e-5
 # Modules with `ANSWERS`: a function of the archive for each of their families.
-ELSEWHERE = ()
+ELSEWHERE = (
+    "losses_boundary",
+    "losses_instance",
+    "losses_maps",
+    "losses_moments",
+    "losses_topology",
+)
 
 
 def answers(stem: str, archive: Archive) -> Iterator[Answer]:
