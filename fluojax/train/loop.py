@@ -46,6 +46,7 @@ class Progress:
     since_best: int = 0  # evaluations
     plateau_wait: int = 0  # evaluations
     blind: int = 0  # evaluations
+    overflow: bool = False  # more instances than the loss takes were seen
     seconds: float = 0.0  # in all processes that worked on the run
     scores: dict[str, float] = field(default_factory=dict)
 
@@ -238,6 +239,7 @@ def _log(job, state, done, metrics, clock, progress) -> None:
     numbers["lr"] = float(job.program.schedule(done - 1)) * float(scale)
     if bad >= 0:
         _stop(job, int(bad), done, numbers)
+    _tell_overflow(job, numbers, progress)
     if done % config.log_every == 0:
         job.journal.write(done, "train", numbers)
     rate, left = clock.rate_and_left(done)
@@ -252,6 +254,19 @@ def _log(job, state, done, metrics, clock, progress) -> None:
         line["val"] = f"{progress.scores['score']:.3f}"
         line["best"] = f"{progress.best:.3f}@{progress.best_step}"
     job.console.progress(done, line, last=done == config.num_steps)
+
+
+def _tell_overflow(job: Job, numbers: Mapping[str, float], progress: Progress) -> None:
+    """Says once that images hold more cells than an instance loss takes."""
+    capacity = job.program.instance_capacity
+    most = numbers.get("most_instances", 0)
+    if capacity is None or most <= capacity or progress.overflow:
+        return
+    progress.overflow = True
+    job.console.line(
+        f"a crop holds {most:.0f} cells, the loss takes {capacity}: those beyond (by "
+        "id) count as foreground only; set max_instances in the options of the loss"
+    )
 
 
 def _evaluate(job, state, done, progress) -> tuple[TrainState, bool]:

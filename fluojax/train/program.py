@@ -21,7 +21,12 @@ from fluojax.models import create_model, list_models
 from fluojax.train import parallel
 from fluojax.train.schedules import Schedule, create_optimizer, create_schedule
 from fluojax.train.state import TrainState, create_state
-from fluojax.train.step import create_loss, make_eval_step, make_train_step
+from fluojax.train.step import (
+    create_loss,
+    instance_capacity,
+    make_eval_step,
+    make_train_step,
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Program:
     train_step: Callable
     eval_step: Callable
     schedule: Schedule
+    instance_capacity: int | None
 
 
 def build(config: Experiment, dataset: Dataset) -> Program:
@@ -57,6 +63,7 @@ def build(config: Experiment, dataset: Dataset) -> Program:
     )
     model = model_of(config)
     loss = _named("loss", create_loss, config.loss)
+    capacity = instance_capacity(config.loss)
     schedule, optimizer = _optimizer(config)
     common = {"scaling_kind": config.scaling, "touching_gap": config.touching_gap}
     step = make_train_step(
@@ -65,6 +72,7 @@ def build(config: Experiment, dataset: Dataset) -> Program:
         optimizer,
         key=jax.random.key(config.seed),
         augment=augmentation(config.augmentation),
+        count_instances=capacity is not None,
         axis_name=parallel.AXIS,
         **common,
     )
@@ -80,6 +88,7 @@ def build(config: Experiment, dataset: Dataset) -> Program:
         train_step=parallel.train_step(step),
         eval_step=parallel.eval_step(make_eval_step(model, loss, **common)),
         schedule=schedule,
+        instance_capacity=capacity,
     )
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fluojax import losses
+from fluojax import losses, ops
 from fluojax.config import Term
 from fluojax.data import scaling
 from fluojax.data.augment import Augmentation
@@ -41,6 +41,12 @@ def create_loss(terms: Sequence[Term]) -> LossTerms:
         return total, parts
 
     return value
+
+
+def instance_capacity(terms: Sequence[Term]) -> int | None:
+    """Instances per image that every term takes; None if no term takes any."""
+    each = [losses.instance_capacity(term.name, **term.options) for term in terms]
+    return min((n for n in each if n is not None), default=None)
 
 
 def labels_of(
@@ -99,18 +105,22 @@ def make_train_step(
     augment: Augmentation | None,
     num_classes: int = 1,
     touching_gap: int = 0,
+    count_instances: bool = False,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """`step(state, batch) -> (state, metrics)` with metrics as 0-d arrays.
 
     Metrics are `loss`, `grad_norm`, `foreground` (predicted share),
-    `foreground_true`, and `loss/<term>` where there are several terms.
+    `foreground_true`, `loss/<term>` where there are several terms, and with
+    `count_instances` the `most_instances` of an image of the batch.
     """
 
     def train_step(state: TrainState, batch: Batch):
         step_key = jax.random.fold_in(key, state.step)
         image, instances, where = prepare(batch, step_key, scaling_kind, augment)
         labels = labels_of(instances, num_classes, touching_gap)
+        # Instances end where the labels say background: no loss sees both.
+        instances = jnp.where(labels[..., -1] > 0, instances, 0)
         dropout = jax.random.fold_in(step_key, _DROPOUT)
         if axis_name is not None:
             dropout = jax.random.fold_in(dropout, jax.lax.axis_index(axis_name))
@@ -139,6 +149,9 @@ def make_train_step(
         metrics = {"loss": total, "grad_norm": optax.tree.norm(grads), **shares}
         if len(parts) > 1:
             metrics |= {f"loss/{name}": part for name, part in parts.items()}
+        if count_instances:
+            most = jnp.max(jax.vmap(ops.count_instances)(instances))
+            metrics["most_instances"] = largest(most, axis_name)
         new = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
@@ -166,12 +179,13 @@ def make_eval_step(
         image = scaling.apply(batch["image"], batch["scale"], scaling_kind)
         logits = model.apply(variables, image, train=False)
         labels = labels_of(batch["instances"], num_classes, touching_gap)
+        shown = jnp.where(labels[..., -1] > 0, batch["instances"], 0)
 
         def one(logits, labels, instances, where):
             context = {"instances": instances[None], "where": where[None, ..., None]}
             return loss(logits[None], labels[None], **context)[0]
 
-        values = jax.vmap(one)(logits, labels, batch["instances"], batch["where"])
+        values = jax.vmap(one)(logits, labels, shown, batch["where"])
         return foreground_probability(logits), values
 
     return eval_step
@@ -191,6 +205,11 @@ def _background(logits: jax.Array) -> jax.Array | float:
 def mean(tree: Any, axis_name: str | None) -> Any:
     """Average over the devices; the tree itself where there is no axis."""
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def largest(value: jax.Array, axis_name: str | None) -> jax.Array:
+    """Maximum over the devices; the value itself where there is no axis."""
+    return value if axis_name is None else jax.lax.pmax(value, axis_name)
 
 
 def all_finite(tree: Any) -> jax.Array:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fluojax.config import Experiment
+from fluojax.config import Experiment, Term
 from fluojax.console import Console
 from fluojax.data.record import Dataset, Record
 from fluojax.errors import Stopped
@@ -27,12 +27,14 @@ CONFIG = Experiment(
 )
 
 
-def dataset():
+def dataset(cells=1):
     rng = np.random.default_rng(0)
     records = []
     for number in range(3):
         labels = np.zeros((20, 20), np.int32)
         labels[4:10, 5:12] = 1
+        if cells > 1:
+            labels[12:18, 5:12] = 2
         image = (100 * (labels > 0) + rng.integers(0, 40, labels.shape)).astype(
             np.uint8
         )
@@ -40,7 +42,7 @@ def dataset():
     return Dataset("squares", {"train": records, "val": [], "test": []})
 
 
-def run(workdir, scores, config=CONFIG, foreground=0.1):
+def run(workdir, scores, config=CONFIG, foreground=0.1, cells=1):
     """Trains with `scores` as the results of the evaluations, in order."""
     lines = []
     console = Console(quiet=True)
@@ -54,7 +56,8 @@ def run(workdir, scores, config=CONFIG, foreground=0.1):
             "foreground_true": 0.1,
         }
 
-    outcome = loop.run(config, dataset(), workdir, validate=validate, console=console)
+    data = dataset(cells)
+    outcome = loop.run(config, data, workdir, validate=validate, console=console)
     return outcome, lines
 
 
@@ -106,6 +109,18 @@ def test_a_network_that_sees_nothing_is_told_once(tmp_path):
     assert len(told) == 1
     assert "true 10.000 %" in told[0].replace("%", " %").replace("  ", " ")
     assert "foreground_crops" in told[0]
+
+
+def test_more_cells_than_an_instance_loss_takes_are_told_once(tmp_path):
+    term = Term("blob_loss", options={"max_instances": 1, "loss": "cross_entropy"})
+    config = dataclasses.replace(CONFIG, loss=(term,), num_steps=6, crop=20)
+    _, lines = run(tmp_path, [0.5] * 3, config, cells=2)
+    (told,) = [line for line in lines if "cells, the loss takes" in line]
+    assert told.startswith("a crop holds 2 cells, the loss takes 1")
+    journal = read_journal(tmp_path / "metrics.jsonl")
+    assert {x["most_instances"] for x in journal if x["split"] == "train"} == {2}
+    _, lines = run(tmp_path / "fits", [0.5] * 3, config)
+    assert not [line for line in lines if "the loss takes" in line]
 
 
 def test_a_loader_that_raises_is_named_and_loses_nothing(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from fluojax.train.schedules import create_optimizer, create_schedule
 from fluojax.train.state import create_state, variables_of
 from fluojax.train.step import (
     create_loss,
+    instance_capacity,
     labels_of,
     make_eval_step,
     make_train_step,
@@ -216,3 +217,39 @@ def test_a_gap_is_left_only_where_cells_touch():
     np.testing.assert_array_equal(found, [1, 1, 0, 0, 1, 0, 1])
     wider = labels_of(instances, 1, touching_gap=2)[0, 0, :, 0]
     np.testing.assert_array_equal(wider, [1, 0, 0, 0, 0, 0, 0])
+
+
+def test_an_instance_loss_sees_no_instance_where_labels_say_background():
+    def loss(logits, labels, *, instances, where):
+        apart = jnp.sum((instances > 0) != (labels[..., 0] > 0)).astype(jnp.float32)
+        return jnp.mean(logits**2), {"apart": apart, "cells": jnp.sum(labels)}
+
+    model = create_model("cresunet", base_features=4, axis_name=None)
+    optimizer = create_optimizer("sgd", create_schedule("constant", 0.1, 10))
+    step = make_train_step(
+        model,
+        loss,
+        optimizer,
+        key=jax.random.key(0),
+        scaling_kind="fixed",
+        augment=None,
+        touching_gap=1,
+        count_instances=True,
+    )
+    batch = a_batch(2)
+    batch["instances"][:] = 0
+    batch["instances"][:, 4:8, 4:8], batch["instances"][0, 8:12, 4:8] = 1, 500
+    key = jax.random.key(0, impl="rbg")
+    state = create_state(model, optimizer, key, jnp.zeros((1, 16, 16, 1)))
+    _, metrics = jax.jit(step)(state, jax.tree.map(jnp.asarray, batch))
+    assert metrics["loss/apart"] == 0
+    assert metrics["loss/cells"] == 3 * 16 - 2 * 4  # a row of each cell is the gap
+    assert metrics["most_instances"] == 2
+
+
+def test_the_capacity_of_a_sum_is_that_of_its_smallest_term():
+    assert instance_capacity(LOSS) is None
+    few = Term("ici", options={"max_instances": 9})
+    assert instance_capacity((*LOSS, Term("blob"), few)) == 9
+    nested = Term("weighted_sum", options={"terms": (("dice", 1.0), ("blob", 1.0))})
+    assert instance_capacity((nested,)) == 256
