@@ -161,6 +161,25 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     _add_device(parser)
 
 
+def _bench_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="WHAT", choices=("losses", "ops", "all"),
+        help="losses, ops or all")  # fmt: skip
+    parser.add_argument(
+        "--size", choices=("A", "B", "full", "small"), default="A",
+        help="A: 4x512x512 and images of 1200x1600; B: 16x512x768; full: both",
+    )  # fmt: skip
+    parser.add_argument("--rows", metavar="GLOB", help="e.g. 'loss/dice*'")
+    parser.add_argument("--threads", metavar="N", type=int)
+    parser.add_argument("--trials", metavar="N", type=int, help="default 9")
+    parser.add_argument("--json", metavar="FILE", help="rewritten after every row")
+    parser.add_argument(
+        "--peers", action="store_true", help="beside PyTorch, MONAI, SciPy, ..."
+    )
+    parser.add_argument("--compare", metavar="OLD.json", help="new / old of each row")
+    parser.add_argument("--force", action="store_true", help="compare other machines")
+    _add_device(parser)
+
+
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = "|".join(catalog.CATALOG)
     parser.add_argument("what", nargs="?", metavar="WHAT", help=kinds)
@@ -208,6 +227,7 @@ ARGUMENTS = {
         _evaluate_arguments,
     ),
     "predict": ("masks, tables and overlays for images", _predict_arguments),
+    "bench": ("time losses and operators on this machine", _bench_arguments),
     "list": ("losses, models, metrics and data sets, a line each", _list_arguments),
     "info": ("versions and devices, to paste into a bug report", _add_device),
 }
@@ -414,6 +434,16 @@ def _predict(args: argparse.Namespace, console: Console) -> int:
     )  # fmt: skip
 
 
+def _bench(args: argparse.Namespace, console: Console) -> int:
+    from fluojax.jobs import bench
+
+    return bench.bench(
+        args.what, console, size=args.size, pattern=args.rows, threads=args.threads,
+        trials=args.trials, json_file=args.json, with_peers=args.peers,
+        compare=args.compare, force=args.force,
+    )  # fmt: skip
+
+
 def _list(args: argparse.Namespace, console: Console) -> int:
     if args.what is not None and args.what not in catalog.CATALOG:
         raise UserError(
@@ -446,6 +476,7 @@ COMMANDS = {
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
+    "bench": _bench,
     "list": _list,
     "info": _info,
 }

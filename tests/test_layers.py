@@ -17,11 +17,11 @@ LAYERS = (
     ("losses", "metrics"),
     ("models", "data"),
     ("train", "inference"),
-    ("runs",),
+    ("runs", "bench"),
     ("report",),
     ("jobs",),
     ("api", "sweep", "export"),
-    ("cli", "bench"),
+    ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Standard library only; anyone may import them.
