@@ -61,7 +61,7 @@ def test_two_commands_set_a_machine_up():
     installs = re.findall(r"^pip install.*$", "\n".join(blocks("bash")), re.M)
     assert installs == [
         'pip install ".[train]" && fluojax demo',
-        'pip install -e ".[test]" && python -m pytest -q',
+        'pip install -e ".[test]" && python -m pytest -q -n 2',
     ]
 
 
@@ -77,3 +77,18 @@ def test_the_pages_and_pictures_of_the_readme_exist():
     for target in re.findall(r"\]\(([^)]+)\)", README):
         if "://" not in target:
             assert (ROOT / target).exists(), target
+
+
+def test_the_page_of_the_losses_runs_and_names_every_loss():
+    from fluojax import losses
+
+    page = (ROOT / "fluojax/losses/README.md").read_text(encoding="utf-8")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(compile(block, "losses/README.md", "exec"), names)
+    assert np.isfinite(names["value"])
+    told = set(re.findall(r"`([a-z_]+_loss)", page))
+    public = {name for name in losses.__all__ if name.endswith("_loss")}
+    assert told == public - {"create_loss"}
+    for target in re.findall(r"\]\(([^)]+)\)", page):
+        assert (ROOT / "fluojax/losses" / target).exists(), target
