@@ -50,7 +50,7 @@ def one_image(size: str, cells: int = 200) -> Arrays:
 def scene(rng: np.random.Generator, shape, cells: int) -> np.ndarray:
     """Label map with about `cells` ellipses, at least one, ids 1, 2, ..."""
     pitch = max(np.sqrt(shape[0] * shape[1] / cells), 4.0)
-    rows, columns = (max(round(n / pitch), 1) for n in shape)
+    rows, columns = (int(np.ceil(n / pitch)) for n in shape)
     places = [(i, j) for i in range(rows) for j in range(columns)]
     picked = rng.permutation(len(places))[:cells]
     instances = np.zeros(shape, np.int32)

@@ -129,7 +129,8 @@ def numbered(ids: jax.Array, max_instances: int) -> tuple[jax.Array, jax.Array]:
     sorted. `ops.relabel` finds the same, by a table too, which takes compiling.
     """
 
-    def by_sorting():
+    def by_sorting(value):
+        ids, _ = value
         pixels = jnp.arange(ids.size, dtype=jnp.int32)
         values, pixels = lax.sort((ids, pixels), num_keys=1)
         first = jnp.concatenate([jnp.ones(1, bool), values[1:] != values[:-1]])
@@ -150,14 +151,18 @@ def rows_of(numbers: jax.Array, max_instances: int) -> jax.Array:
     return jnp.where(numbers == 0, max_instances + 1, rows)
 
 
-def if_needed(needed: jax.Array, compute: Callable, otherwise):
-    """`compute()` if needed, in a loop of at most one turn.
+def if_needed(needed: jax.Array, compute: Callable, value):
+    """`compute(value)` if needed, else `value`, in a loop of at most one turn.
 
-    Under `vmap` a `lax.cond` takes both branches for all images.
+    Under `vmap` a `lax.cond` takes both branches for all images. What `compute`
+    works on must come through its argument: XLA takes anything else out of the
+    loop and computes it always.
     """
-    start = (needed, otherwise)
-    done = jnp.zeros_like(needed)
-    return lax.while_loop(lambda state: state[0], lambda _: (done, compute()), start)[1]
+    return lax.while_loop(
+        lambda state: state[0],
+        lambda state: (jnp.zeros_like(needed), compute(state[1])),
+        (needed, value),
+    )[1]
 
 
 def segment_sum(rows: jax.Array, num_rows: int, values: jax.Array) -> jax.Array:

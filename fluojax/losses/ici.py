@@ -372,10 +372,11 @@ def _met(these: Objects, others: Objects, meets, axis) -> jax.Array:
     covered = jnp.where(others.numbers != 0, these.numbers, 0)
 
     def of_image(count, few, covered):
-        def of_all():
+        def of_all(value):
+            _, covered = value
             present = jnp.zeros(covered.size + 1, bool).at[covered].set(True)
-            return jnp.sum(present[1:], dtype=jnp.int32)
+            return jnp.sum(present[1:], dtype=jnp.int32), covered
 
-        return inst.if_needed(count > size, of_all, few)
+        return inst.if_needed(count > size, of_all, (few, covered))[0]
 
     return jax.vmap(of_image)(these.count, few, covered)

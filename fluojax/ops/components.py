@@ -34,7 +34,7 @@ Labelled = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def label_components(
-    mask: ArrayLike, connectivity: int | None = None, *, equal_values: bool = False
+    mask: ArrayLike, connectivity: int | None = None, equal_values: bool = False
 ) -> tuple[jax.Array, jax.Array]:
     """Labels of the connected components of one image, and their number.
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
@@ -49,7 +50,6 @@ class NearestInstances(NamedTuple):
 
 def distance_transform(
     mask: ArrayLike,
-    *,
     spacing: float | Sequence[float] | None = None,
     squared: bool = False,
 ) -> jax.Array:
@@ -135,7 +135,7 @@ def _check_spacing(
 ) -> tuple[float, ...]:
     if spacing is None:
         return (1.0,) * rank
-    values = (spacing,) * rank if isinstance(spacing, int | float) else tuple(spacing)
+    values = (spacing,) * rank if np.ndim(spacing) == 0 else tuple(spacing)
     values = tuple(float(value) for value in values)
     if len(values) != rank or not all(value > 0 for value in values):
         raise ValueError(

@@ -107,7 +107,6 @@ def moment_indices(rank: int, order: int) -> tuple[tuple[int, ...], ...]:
 def local_moments(
     x: ArrayLike,
     scale: float,
-    *,
     order: int = 2,
     basis: str = "hermite",
     truncate: float = 3.0,

@@ -177,7 +177,7 @@ class RegionMoments(NamedTuple):
 
 
 def region_moments(
-    labels: ArrayLike, image: ArrayLike | None = None, *, max_instances: int = 256
+    labels: ArrayLike, image: ArrayLike | None = None, max_instances: int = 256
 ) -> RegionMoments:
     """Area, mass, centroid and central second moments of every labelled region.
 

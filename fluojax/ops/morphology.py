@@ -33,7 +33,7 @@ Window = tuple[tuple[int, int], ...]  # pixels before and after, for each axis
 
 
 def erode(
-    x: ArrayLike, kernel: ArrayLike, *, iterations: int = 1, border: Border = "ignore"
+    x: ArrayLike, kernel: ArrayLike, iterations: int = 1, border: Border = "ignore"
 ) -> jax.Array:
     """Least value below the kernel, `[*S]`."""
     x, kernel = _checked("erode", x, kernel, iterations, border)
@@ -41,7 +41,7 @@ def erode(
 
 
 def dilate(
-    x: ArrayLike, kernel: ArrayLike, *, iterations: int = 1, border: Border = "ignore"
+    x: ArrayLike, kernel: ArrayLike, iterations: int = 1, border: Border = "ignore"
 ) -> jax.Array:
     """Greatest value below the turned kernel, `[*S]`."""
     x, kernel = _checked("dilate", x, kernel, iterations, border)
@@ -49,7 +49,7 @@ def dilate(
 
 
 def open(
-    x: ArrayLike, kernel: ArrayLike, *, iterations: int = 1, border: Border = "ignore"
+    x: ArrayLike, kernel: ArrayLike, iterations: int = 1, border: Border = "ignore"
 ) -> jax.Array:
     """Dilation of the erosion, `[*S]`: what is narrower than the kernel goes."""
     x, kernel = _checked("open", x, kernel, iterations, border)
@@ -57,7 +57,7 @@ def open(
 
 
 def close(
-    x: ArrayLike, kernel: ArrayLike, *, iterations: int = 1, border: Border = "ignore"
+    x: ArrayLike, kernel: ArrayLike, iterations: int = 1, border: Border = "ignore"
 ) -> jax.Array:
     """Erosion of the dilation, `[*S]`: gaps narrower than the kernel fill."""
     x, kernel = _checked("close", x, kernel, iterations, border)
@@ -65,7 +65,7 @@ def close(
 
 
 def gradient(
-    x: ArrayLike, kernel: ArrayLike, *, iterations: int = 1, border: Border = "ignore"
+    x: ArrayLike, kernel: ArrayLike, iterations: int = 1, border: Border = "ignore"
 ) -> jax.Array:
     """Dilation minus erosion, `[*S]`: a band on both sides of every edge.
 
@@ -84,7 +84,7 @@ def gradient(
 
 
 def tophat(
-    x: ArrayLike, kernel: ArrayLike, *, iterations: int = 1, border: Border = "ignore"
+    x: ArrayLike, kernel: ArrayLike, iterations: int = 1, border: Border = "ignore"
 ) -> jax.Array:
     """The image minus its opening, `[*S]`: what is narrower than the kernel."""
     x, kernel = _checked("tophat", x, kernel, iterations, border)

@@ -147,7 +147,7 @@ def _erode_vjp(x, eroded, slope, total, call=_together) -> jax.Array:
         share = slope
         if axis < x.ndim - 1:
             share = call(functools.partial(_share, axis=axis), slope, x, eroded)
-            slope = call(jnp.subtract, slope, share)  # exact: all or nothing
+            slope = slope - share  # exact: all or nothing
         bring = functools.partial(_line_max_vjp, axis=axis)
         total = call(lambda t, x, s, f=bring: t + f(-x, s), total, x, share)
     return total
@@ -235,49 +235,47 @@ def _skeleton_fwd(x, num_steps):
 def _skeleton_vjp(num_steps, kept, slope):
     count, length = _stretches(num_steps)
 
-    def stretch(i, slopes):
+    def stretch(i, carry):
+        slopes, stacks = carry
         i = count - 1 - i
         steps = jnp.minimum(length, num_steps - i * length)
         call = _apart_if(steps > 0)
-        states = _replay(_at(kept[0], i), _at(kept[1], i), steps, length, call)
+        stacks = _replay(_at(kept[0], i), _at(kept[1], i), steps, stacks, call)
 
         def back(k, slopes):
             k = steps - 1 - k
-            images, skeletons, deltas = states
-            state = (
-                _at(images, k),
-                _at(images, k + 1),
-                _at(skeletons, k),
-                _at(deltas, k),
-            )
-            return _step_vjp(*state, *slopes, call)
+            before = [_at(stack, k) for stack in stacks]
+            return _step_vjp(*before, _at(stacks[0], k + 1), *slopes, call)
 
-        return lax.fori_loop(0, steps, back, slopes)
+        return lax.fori_loop(0, steps, back, slopes), stacks
 
-    slopes = lax.fori_loop(0, count, stretch, (jnp.zeros_like(slope), slope))
-    return (slopes[0],)
+    # The room is made once, not filled with zeros again for every stretch.
+    stacks = [_room(n, slope) for n in (length + 1, length, length)]
+    carry = (jnp.zeros_like(slope), slope), stacks
+    return (lax.fori_loop(0, count, stretch, carry)[0][0],)
 
 
 _skeleton.defvjp(_skeleton_fwd, _skeleton_vjp)
 
 
-def _replay(x, skeleton, steps, length, call):
-    """Images `[length + 1, *S]`, skeletons and deltas `[length, *S]` of a stretch."""
+def _replay(x, skeleton, steps, stacks, call):
+    """Fills stacks with the images, skeletons and deltas of a stretch."""
 
     def step(k, carry):
-        (x, eroded, skeleton), images, skeletons, deltas = carry
+        (x, eroded, skeleton), (images, skeletons, deltas) = carry
         delta = call(_delta, x, eroded)
-        images, deltas = _put(images, k + 1, eroded), _put(deltas, k, delta)
-        skeletons = _put(skeletons, k, skeleton)
-        state = eroded, _erode(eroded), _grow(skeleton, delta)
-        return state, images, skeletons, deltas
+        stacks = [
+            _put(images, k + 1, eroded),
+            _put(skeletons, k, skeleton),
+            _put(deltas, k, delta),
+        ]
+        return (eroded, _erode(eroded), _grow(skeleton, delta)), stacks
 
-    images, empty = _put(_room(length + 1, x), 0, x), _room(length, x)
-    carry = (x, _erode(x), skeleton), images, empty, empty
-    return lax.fori_loop(0, steps, step, carry)[1:]
+    stacks = [_put(stacks[0], 0, x), *stacks[1:]]
+    return lax.fori_loop(0, steps, step, ((x, _erode(x), skeleton), stacks))[1]
 
 
-def _step_vjp(x, eroded, skeleton, delta, for_eroded, for_skeleton, call):
+def _step_vjp(x, skeleton, delta, eroded, for_eroded, for_skeleton, call):
     """Slopes for x_k and S before a step from those for x_k+1 and S after it."""
     grows = delta - skeleton * delta > 0
     for_x = jnp.where(grows, for_skeleton * (1.0 - skeleton), 0.0)

@@ -137,7 +137,7 @@ def test_empty_images_have_the_values_that_are_documented():
     no_component = terms(jnp.full_like(logits, -9.0), labels)
     chex.assert_trees_all_close(no_component["instance_output"], no_component["global"])
     np.testing.assert_allclose(no_component["instance"], [1.0], rtol=1e-5)
-    assert no_component["fdr"] == 0 and no_component["missed_instances"] == 4 - 1
+    assert no_component["fdr"] == 0 and no_component["missed_instances"] == 4
     neither = terms(jnp.full_like(logits, -9.0), nothing)
     assert neither["center"] == 0 and neither["false_instances"] == 0
 

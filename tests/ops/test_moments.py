@@ -156,7 +156,9 @@ def slow_field(x, kernels):
 def test_local_moments_are_separable_correlations(shape, basis):
     image = picture(shape)
     taps = ops.moment_taps(1.5, 2, basis=basis)
-    fields = run(ops.local_moments, jnp.asarray(image, jnp.float32), 1.5, basis=basis)
+    fields = run(
+        ops.local_moments, jnp.asarray(image, jnp.float32), scale=1.5, basis=basis
+    )
     indices = ops.moment_indices(len(shape), 2)
     assert fields.shape == (len(indices), *shape)
     for field, index in zip(fields, indices, strict=True):
@@ -196,7 +198,7 @@ def test_the_energy_is_the_sum_of_squared_fields_up_to_the_border(
         def direct(x):
             total = 0.0
             for scale in scales:
-                fields = run(ops.local_moments, x, scale, order=len(weights) - 1)
+                fields = ops.local_moments(x, scale, order=len(weights) - 1)
                 for index, field in zip(
                     ops.moment_indices(x.ndim, len(weights) - 1), fields, strict=True
                 ):

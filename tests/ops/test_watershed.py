@@ -18,7 +18,7 @@ SMALL = {
     "max_hole_size": 4,
     "min_object_size": 30,
     "max_filter_size": 6,
-    "footprint": 9,
+    "footprint": 20,
 }
 
 
@@ -33,10 +33,10 @@ def disks(shape, *places):
 TOUCHING = disks((28, 44), (14, 12, 9), (14, 28, 9))
 
 
-def test_a_valley_belongs_to_the_marker_in_it():
+def test_a_valley_belongs_to_its_marker_and_a_ridge_to_who_is_there_first():
     height = jnp.array([[0.0, 1.0, 2.0, 5.0, 1.0, 0.0]])
     markers = jnp.array([[4, 0, 0, 0, 0, 9]])
-    np.testing.assert_array_equal(watershed(height, markers), [[4, 4, 4, 4, 9, 9]])
+    np.testing.assert_array_equal(watershed(height, markers), [[4, 4, 4, 9, 9, 9]])
 
 
 def test_on_flat_ground_compact_regions_are_those_nearest_to_a_marker():
@@ -175,7 +175,7 @@ def test_two_touching_cells_are_parted_and_counted():
 
 
 def test_a_cell_beside_a_larger_one_is_lost_unless_it_is_kept():
-    mask = disks((28, 44), (14, 12, 9), (14, 28, 4))
+    mask = disks((28, 44), (14, 12, 9), (14, 27, 4))
     assert int(fluocells_postprocess(mask, **SMALL).count) == 1
     kept = fluocells_postprocess(mask, **SMALL, keep_unmarked=True)
     assert int(kept.count) == 2
