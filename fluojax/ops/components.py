@@ -13,7 +13,6 @@ of 512 x 512 pixels.
 import functools
 import itertools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -329,21 +328,17 @@ def _relabel(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     if flat.size == 0:
         return labels, jnp.zeros((), jnp.int32)
     small = (jnp.min(flat) >= 0) & (jnp.max(flat) < _TABLE)
-    by_table = _number_by_table(flat)
     # A loop of at most one turn: under `vmap` a branch would always be taken.
-    positions, count = _if_needed(~small, lambda: _number_by_sorting(flat), by_table)
-    return positions.reshape(labels.shape), count
-
-
-def _if_needed(
-    needed: jax.Array, compute: Callable[[], tuple], otherwise: tuple
-) -> tuple:
-    _, result = lax.while_loop(
+    # What it sorts must come through its state: XLA takes anything else out of
+    # the loop and computes it always.
+    _, *sorted_out = lax.while_loop(
         lambda state: state[0],
-        lambda state: (jnp.zeros_like(state[0]), compute()),
-        (needed, otherwise),
+        lambda state: (jnp.zeros_like(small), *_number_by_sorting(state[1])),
+        (~small, flat, jnp.zeros((), jnp.int32)),
     )
-    return result
+    numbered = zip(_number_by_table(flat), sorted_out, strict=True)
+    positions, count = (jnp.where(small, *pair) for pair in numbered)
+    return positions.reshape(labels.shape), count
 
 
 def _number_by_table(flat: jax.Array) -> tuple[jax.Array, jax.Array]:
