@@ -3,7 +3,7 @@ r"""Does the local-moment loss help? Cross-entropy + Dice with and without it.
 Run:   python experiments/moment_check.py --data DATA --out runs/moment_check
        (DATA: a folder of images and instance masks; ran on DSB2018 fluorescence)
 Quick: add --steps 20 --seeds 1
-Known: experiments/results/moment_check
+Known: no full run yet
 
 Two configurations, equal in everything but one term, over the same seeds. Weight
 and scales of the moment term were set from its documentation before any run:
