@@ -387,7 +387,8 @@ def test_extreme_logits_and_images_have_finite_values_and_gradients(loss):
     )
     (slopes,) = pull(jnp.ones_like(values))
     chex.assert_tree_all_finite((values, slopes))
-    assert np.all(values >= 0) or loss is losses.boundary_loss  # signed distances
+    # ICI paints its boxes with 1 + 1e-7; boundaries have signed distances.
+    assert np.all(values >= -1e-7) or loss is losses.boundary_loss
 
 
 def _count_traces(function, limit):
