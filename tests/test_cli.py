@@ -23,7 +23,7 @@ def run(capsys, *words):
     [
         (["trian"], "did you mean train?"),
         (["train", "--modle", "unet"], "did you mean --model"),
-        (["train", "--loss", "dise"], "did you mean dice?"),
+        (["train", "--loss", "dise"], "did you mean dice, cc_dice?"),
         (["train", "--model", "unet_nanno"], "did you mean unet_nano"),
         (["train", "--set", "learning=1"], "did you mean learning_rate"),
         (["train", "--set", "optimizer=adm"], "not one of adam, adamw, sgd"),
