@@ -175,6 +175,7 @@ OPS = (
     ("distance_transform", _halves(ops.distance_transform)),
     ("distance_transform/spacing", _halves(ops.distance_transform, spacing=(2, 0.5))),
     ("signed_distance", _halves(ops.signed_distance)),
+    ("expand_labels", _ids(ops.expand_labels)),
     ("nearest_instance", _ids(ops.nearest_instance)),
     ("erode", lambda image: ops.erode(image, _CROSS)),
     ("dilate", _halves(ops.dilate, _CROSS, iterations=2)),

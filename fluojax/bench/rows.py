@@ -119,6 +119,7 @@ _OPERATORS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "distance_transform": lambda a: ops.distance_transform(a["mask"]),
     "signed_distance": lambda a: ops.signed_distance(a["mask"]),
     "nearest_instance": lambda a: ops.nearest_instance(a["instances"]),
+    "expand_labels": lambda a: ops.expand_labels(a["instances"]),
     "soft_skeletonize_10": lambda a: ops.soft_skeleton(a["probs"], 10),
     "topological_skeleton_10": lambda a: ops.topological_skeleton(
         a["mask"].astype(jnp.float32), 10

@@ -25,6 +25,8 @@ a `where` or instances of another type, ValueError for shapes that do not fit,
 an unknown `loss` and a `max_instances` below 1.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -32,7 +34,7 @@ from jax.typing import ArrayLike
 from fluojax.losses import _instances as inst
 from fluojax.losses import _shared as shared
 from fluojax.losses._instances import Sums, by_row, image_sum
-from fluojax.ops.distance import nearest_instance
+from fluojax.ops.nearest import nearest_rows
 
 
 def blob_loss(
@@ -135,7 +137,7 @@ def cc_dice_loss(
       labels: `[B, *S, K]` indicators or probabilities in [0, 1].
       instances: `[B, *S]` ids, or None; only used to find the regions.
       regions: `[B, *S]` ids of the regions, 0 for pixels in none, to save
-        finding them; `ops.nearest_instance(...).ids[0]` of an instance map.
+        finding them; `ops.expand_labels` of an instance map.
       smooth: pixels added above and below the line.
       ce_weight: weight of the cross-entropy; 0 leaves Dice alone.
       max_instances: regions that count.
@@ -168,9 +170,10 @@ def _regions(name, scene, instances, regions, max_instances) -> jax.Array:
         given = inst.instances(name, scene, regions, None, max_instances)
         return given.rows
     cells = inst.instances(name, scene, instances, None, max_instances)
-    maps = cells.numbers.reshape(-1, *scene.shape)
-    nearest = inst.each_image(lambda i: nearest_instance(i).ids[0], maps)
-    nearest = nearest.reshape(cells.numbers.shape)
-    if scene.where is not None:
-        nearest = jnp.where(scene.where, nearest, 0)
-    return inst.rows_of(nearest, max_instances)
+    # Instances that do not fit share the row max_instances and keep their region.
+    find = functools.partial(nearest_rows, count=max_instances + 1)
+    nearest = inst.each_image(find, cells.rows.reshape(-1, *scene.shape))
+    nearest = nearest.reshape(cells.rows.shape)
+    if scene.where is None:
+        return nearest
+    return jnp.where(scene.where, nearest, max_instances + 1)

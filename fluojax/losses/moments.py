@@ -35,6 +35,7 @@ from fluojax.ops.local_moments import (
     moment_indices,
 )
 from fluojax.ops.moments import project
+from fluojax.ops.nearest import nearest_rows
 
 # Least mass below a ratio of local moments, in pixels of a window.
 _LEAST_MASS = 0.01
@@ -333,7 +334,8 @@ def instance_moment_loss(
             both, _ = inst.numbered(given[0].ravel(), max_instances)
             rows, region = jnp.split(inst.rows_of(both, max_instances), 2)
         else:
-            region = _nearest(rows, scene.shape, margin, max_instances)
+            places = rows.reshape(scene.shape)
+            region = nearest_rows(places, max_instances + 1, margin).ravel()
         return _cells(probs, rows, region, scene.shape, order_weights, max_instances)
 
     return jax.vmap(of_image)(probs, cells.rows, *given)
@@ -351,26 +353,6 @@ def _given(name, scene, instances, regions) -> jax.Array:
     maps = [shared.instance_map(name, key, value, like) for key, value in maps.items()]
     both = jnp.stack([m.reshape(scene.logits.shape) for m in maps], axis=1)
     return both if scene.where is None else jnp.where(scene.where[:, None], both, 0)
-
-
-def _nearest(rows, shape, margin, max_instances) -> jax.Array:
-    """Row of the nearest instance within the margin, N + 1 if there is none.
-
-    The least of squared distance and row, one axis after the other. Unlike
-    that of `ops.nearest_instance`, the cost does not grow with distances.
-    """
-    width, reach = max_instances + 2, int(margin)
-    nothing = (len(shape) * reach**2 + 1) * width - 1
-    key = jnp.where(rows > max_instances, nothing, rows).reshape(shape)
-    for axis in range(len(shape)):
-        around = [(reach, reach) if i == axis else (0, 0) for i in range(len(shape))]
-        padded = jnp.pad(key, around, constant_values=nothing)
-        for step in range(-reach, reach + 1):
-            start = reach + step
-            moved = lax.slice_in_dim(padded, start, start + shape[axis], axis=axis)
-            key = jnp.minimum(key, moved + step**2 * width)
-    near = key < (int(margin**2) + 1) * width
-    return jnp.where(near & (key < nothing), key % width, max_instances + 1).ravel()
 
 
 def _cells(probs, rows, region, shape, order_weights, max_instances) -> jax.Array:

@@ -1,12 +1,7 @@
 """Operators on one image `[*S]`, rank 2 or 3; `jax.vmap` makes them a batch."""
 
 from fluojax.ops.components import count_instances, label_components, relabel
-from fluojax.ops.distance import (
-    NearestInstances,
-    distance_transform,
-    nearest_instance,
-    signed_distance,
-)
+from fluojax.ops.distance import distance_transform, signed_distance
 from fluojax.ops.geometry import affine, affine_coordinates, sample
 from fluojax.ops.local_moments import local_moments, moment_indices, moment_taps
 from fluojax.ops.moments import (
@@ -29,6 +24,7 @@ from fluojax.ops.morphology import (
     open,
     tophat,
 )
+from fluojax.ops.nearest import NearestInstances, expand_labels, nearest_instance
 from fluojax.ops.picture import brightness_contrast
 from fluojax.ops.regions import fill_holes, remove_small_holes, remove_small_objects
 from fluojax.ops.skeleton import skeletonize, topological_skeleton
@@ -65,6 +61,7 @@ __all__ = [
     "distance_transform",
     "ellipse",
     "erode",
+    "expand_labels",
     "fill_holes",
     "fluocells_postprocess",
     "FluocellsStages",

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from fluojax import checks
 from fluojax.ops import distance, morphology, regions
 from fluojax.ops.components import label_components
+from fluojax.ops.nearest import nearest_instance
 
 # The largest value of the overcrowding map in the data set of its authors.
 _OVERCROWDING_LARGEST = 3.8177538
@@ -56,7 +57,7 @@ def unet_border_weights(
     default is that of most programs.
     """
     instances = checks.label_map("unet_border_weights", instances, "instances")
-    distances = distance.nearest_instance(instances, spacing=spacing).distances
+    distances = nearest_instance(instances, spacing=spacing).distances
     weights = w0 * jnp.exp(jnp.square(distances[0] + distances[1]) / (-2 * sigma**2))
     return weights if everywhere else jnp.where(instances == 0, weights, 0.0)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from conformance.comparing import Answer, Archive, assert_close
 
-from fluojax.ops import distance, weight_maps
+from fluojax import ops
+from fluojax.ops import weight_maps
 
 
 def _weight_maps(archive: Archive) -> Iterator[Answer]:
@@ -42,7 +43,7 @@ def _map(record: str, params: dict) -> Callable | None:
             x, **border
         ),
         "nearest_two_distances": lambda x: np.moveaxis(
-            distance.nearest_instance(x).distances, 0, -1
+            ops.nearest_instance(x).distances, 0, -1
         ),
         # Without the sizes of objects, the dilation and the final division.
         "weight": lambda x: weight_maps.overcrowding_weights(
@@ -54,10 +55,10 @@ def _map(record: str, params: dict) -> Callable | None:
             max_hole=0,
             normalizer=1.0,
         ),
-        "edt_inside": distance.distance_transform,
-        "edt_outside": lambda x: distance.distance_transform(x == 0),
+        "edt_inside": ops.distance_transform,
+        "edt_outside": lambda x: ops.distance_transform(x == 0),
         # Inside, the program measures from the innermost pixels of the cells.
-        "kervadec_signed": lambda x: distance.signed_distance(x) + (x != 0),
+        "kervadec_signed": lambda x: ops.signed_distance(x) + (x != 0),
     }.get(record)
 
 

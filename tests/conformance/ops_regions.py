@@ -8,6 +8,7 @@ import numpy as np
 from conformance.comparing import Answer, Archive
 from scipy import ndimage
 
+from fluojax import ops
 from fluojax.ops import components, distance, morphology, regions
 from fluojax.ops import weight_maps as maps
 from fluojax.ops.watershed import (
@@ -217,7 +218,7 @@ def _weight_maps(case: Archive, output: str, params: Params) -> Callable[[], Non
 
     def check() -> None:
         if name in ("d1", "d2"):
-            nearest = distance.nearest_instance(labels).distances[int(name[1]) - 1]
+            nearest = ops.nearest_instance(labels).distances[int(name[1]) - 1]
             found = np.where(np.isinf(nearest), MISSING, nearest)
             np.testing.assert_allclose(found, expected, rtol=1e-4)
         elif name in ("sep", "sep_bg"):

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from fluojax.ops import distance
-from fluojax.ops.distance import distance_transform, nearest_instance, signed_distance
+from fluojax.ops.distance import distance_transform, signed_distance
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -66,42 +66,6 @@ def test_signed_distances_are_positive_outside():
     assert np.all(np.isneginf(signed_distance(np.ones((2, 3)))))
 
 
-def two_nearest(instances, spacing):
-    """One transform per instance."""
-    ids = [i for i in np.unique(instances) if i]
-    distances = [
-        ndimage.distance_transform_edt(instances != i, sampling=spacing) for i in ids
-    ]
-    missing = np.full(instances.shape, np.inf)
-    distances = np.stack([*distances, missing, missing])
-    order = np.argsort(np.round(distances, 9), axis=0, kind="stable")[:2]
-    ids = np.array([*ids, 0, 0])[order]
-    return np.take_along_axis(distances, order, 0), ids
-
-
-@pytest.mark.parametrize(
-    ("shape", "spacing"), [((14, 23), (1.0, 1.0)), ((5, 6, 9), (2.0, 1.0, 0.5))]
-)
-def test_the_two_nearest_instances_agree_with_a_transform_of_each(shape, spacing):
-    rng = np.random.default_rng(0)
-    nearest = jax.jit(lambda x: nearest_instance(x, spacing=spacing))
-    for share in (0.0, 0.005, 0.02, 0.1, 0.7):
-        # Few ids, in many places, also negative ones: ties go to the lower id.
-        instances = rng.integers(-3, 6, shape) * (rng.random(shape) < share)
-        instances = instances.astype(np.int32)
-        found = nearest(instances)
-        distances, ids = two_nearest(instances, spacing)
-        np.testing.assert_allclose(found.distances, distances, rtol=1e-6)
-        np.testing.assert_array_equal(found.ids, ids)
-
-
-def test_one_instance_has_no_second():
-    found = nearest_instance(np.array([[0, 9, 0, 0]]))
-    np.testing.assert_array_equal(found.distances[0], [[1, 0, 1, 2]])
-    np.testing.assert_array_equal(found.ids[0], [[9, 9, 9, 9]])
-    assert np.all(np.isposinf(found.distances[1])) and not np.any(found.ids[1])
-
-
 def test_batches_are_their_images_one_by_one():
     masks = np.stack([blobs((9, 12), share) for share in (0.2, 0.95, 1.0)])
     batched = jax.jit(jax.vmap(distance_transform))(masks)
@@ -142,7 +106,6 @@ def test_passes_follow_the_largest_distance_not_the_image(monkeypatch):
             ValueError,
             "one positive number",
         ),
-        (lambda: nearest_instance(np.ones((2, 2))), TypeError, "instances must be"),
     ],
 )
 def test_what_is_refused(call, error, text):
