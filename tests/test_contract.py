@@ -126,6 +126,7 @@ METRICS = (
 _TURN = jnp.array([[0.8, -0.6], [0.6, 0.8]], jnp.float32)
 _PLACES = ops.affine_coordinates((9, 7), _TURN)
 _CROSS = ops.ellipse(3)
+_KEY = jax.random.key(0)
 
 
 def _halves(operator, *args, **options):
@@ -147,6 +148,11 @@ def _ids(operator, *args, **options):
 def _known(operator):
     """What is documented as undefined (NaN) as 0."""
     return lambda image: jax.tree.map(jnp.nan_to_num, operator(image))
+
+
+def _drawn(coordinates, **options):
+    """Random places, which do not depend on the image."""
+    return lambda image: coordinates(_KEY, image.shape, **options)
 
 
 def _marked(image):
@@ -205,6 +211,15 @@ OPS = (
     ("centroids", ops.centroids),
     ("local_moments", lambda image: ops.local_moments(image, 1.5)),
     ("region_moments", _ids(_known(_few(ops.region_moments)))),
+    ("clahe", lambda image: ops.clahe(image, 3.0, (2, 3))),
+    ("gaussian_blur", lambda image: ops.gaussian_blur(image, 1.5)),
+    ("normalize_percentile", ops.normalize_percentile),
+    ("resize_area", lambda image: ops.resize_area(image, (5, 9))),
+    ("resize_instances", _ids(ops.resize_instances, (5, 9))),
+    ("elastic", lambda image: ops.elastic(_KEY, image, alpha=9.0, sigma=2.0)),
+    ("elastic_coordinates", _drawn(ops.elastic_coordinates, alpha=9.0, sigma=2.0)),
+    ("grid_distortion", lambda image: ops.grid_distortion(_KEY, image)),
+    ("grid_distortion_coordinates", _drawn(ops.grid_distortion_coordinates)),
     ("peak_local_max", lambda image: ops.peak_local_max(image, 3)),
     ("watershed", _marked),
     ("split_touching", _halves(ops.split_touching, **_STUDY)),

@@ -32,7 +32,7 @@ def loss_batch(size: str, cells: int) -> Arrays:
 
 
 def one_image(size: str, cells: int = 200) -> Arrays:
-    """Instances int32, mask bool and probabilities float32 `[H, W]` of one image."""
+    """Instances, mask, probabilities, and these as grey levels, `[H, W]` of one image."""
     shape = IMAGES[size]
     rng = np.random.default_rng(SEED)
     if size == "small":
@@ -40,10 +40,12 @@ def one_image(size: str, cells: int = 200) -> Arrays:
     instances = scene(rng, shape, cells)
     soft = blur((instances > 0).astype(np.float32), 2.0)
     logits = 6.0 * (soft - 0.45) + 0.6 * rng.normal(size=shape)
+    probs = 1.0 / (1.0 + np.exp(-logits))
     return {
         "mask": instances > 0,
         "instances": instances,
-        "probs": (1.0 / (1.0 + np.exp(-logits))).astype(np.float32),
+        "probs": probs.astype(np.float32),
+        "grey": (255 * probs).astype(np.uint8),
     }
 
 

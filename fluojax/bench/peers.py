@@ -174,6 +174,33 @@ def _opencv_dilate(arrays: Arrays) -> Call:
     return lambda: cv2.dilate(mask, kernel)
 
 
+def _opencv_clahe(arrays: Arrays) -> Call:
+    import cv2
+
+    return lambda: cv2.createCLAHE(3.0, (8, 8)).apply(arrays["grey"])
+
+
+def _scipy_gaussian(arrays: Arrays) -> Call:
+    from scipy import ndimage
+
+    return lambda: ndimage.gaussian_filter(arrays["probs"], 8.0)
+
+
+def _opencv_resize(arrays: Arrays) -> Call:
+    import cv2
+
+    rows = arrays["probs"].shape[0]
+    return lambda: cv2.resize(
+        arrays["probs"], (rows, rows), interpolation=cv2.INTER_AREA
+    )
+
+
+def _scikit_image_expand_labels(arrays: Arrays) -> Call:
+    from skimage import segmentation
+
+    return lambda: segmentation.expand_labels(arrays["instances"], 1e9)
+
+
 def _scikit_image_small_objects(arrays: Arrays) -> Call:
     from skimage import morphology
 
@@ -235,6 +262,10 @@ OPERATORS: dict[str, dict[str, tuple[str, Builder]]] = {
         "torch.compile": ("torch", _torch_skeleton(compiled=True)),
         "MONAI": ("monai", _monai_skeleton),
     },
+    "clahe": {"OpenCV": ("cv2", _opencv_clahe)},
+    "expand_labels": {"scikit-image": ("skimage", _scikit_image_expand_labels)},
+    "gaussian_blur": {"SciPy": ("scipy", _scipy_gaussian)},
+    "resize_area": {"OpenCV": ("cv2", _opencv_resize)},
     "fill_holes": {"SciPy": ("scipy", _scipy_fill_holes)},
     "maximum_filter": {"SciPy": ("scipy", _scipy_maximum_filter)},
     "dilate": {"OpenCV": ("cv2", _opencv_dilate)},

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -41,6 +42,35 @@ class Row(NamedTuple):
     passes: int | None
     pixels: int
     agree: Callable[[list[np.ndarray], list[np.ndarray]], bool]
+
+
+def _value_and_slope(ours, theirs) -> bool:
+    """Values to 1e-3, slopes to 1e-2 of the largest: float32, and ties."""
+    slopes = np.max(np.abs(ours[1])) + 1e-12
+    same_value = np.allclose(ours[0], theirs[0], rtol=1e-3)
+    return same_value and bool(
+        np.mean(np.abs(ours[1] - theirs[1]) > 0.01 * slopes) < 1e-3
+    )
+
+
+def _same_image(ours, theirs) -> bool:
+    return np.allclose(ours[0], theirs[0], atol=1e-4)
+
+
+def _same_partition(ours, theirs) -> bool:
+    """The same components under any numbering."""
+    pairs = np.unique(np.stack([ours[0].ravel(), theirs[0].ravel()]), axis=1)
+    return len(set(pairs[0])) == pairs.shape[1] == len(set(pairs[1]))
+
+
+def _same_labels(ours, theirs) -> bool:
+    """Labels equal but where two are equally near."""
+    return np.mean(ours[0] != theirs[0]) < 1e-2
+
+
+def _same_levels(ours, theirs) -> bool:
+    """Grey levels equal to one."""
+    return np.max(np.abs(ours[0].astype(int) - theirs[0].astype(int))) <= 1
 
 
 def rows(what: str, size: str) -> tuple[Row, ...]:
@@ -80,8 +110,8 @@ _LOSSES: dict[str, tuple[int, int | None, Callable]] = {
     "hybrid": (CELLS, None, _plain(losses.imsahlo_loss)),
     "combined": (CELLS, None, _plain(losses.combined_loss)),
     "combined_ft": (CELLS, None, _plain(losses.combined_focal_tversky_loss)),
-    "moments": (CELLS, 5, _plain(losses.local_moment_loss)),
-    "global_moments": (CELLS, 5, _plain(losses.global_moment_loss)),
+    "moments": (CELLS, 5, _plain(losses.global_moment_loss)),
+    "local_moments": (CELLS, None, _plain(losses.local_moment_loss)),
     "residual_moments": (CELLS, 5, _plain(losses.residual_moment_loss)),
     "instance_moments": (CELLS, None, _instance(losses.instance_moment_loss)),
     "blob_5": (5, 5, _instance(losses.blob_loss)),
@@ -112,6 +142,7 @@ def _loss_rows(size: str) -> tuple[Row, ...]:
 
 
 _SQUARE = np.ones((3, 3), bool)
+_ELASTIC = {"alpha": 80.0, "sigma": 8.0}
 _OPERATORS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "label_components": lambda a: ops.label_components(a["mask"], 2)[0],
     "count_instances": lambda a: ops.count_instances(a["instances"]),
@@ -141,6 +172,19 @@ _OPERATORS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "local_moments": lambda a: ops.local_moments(a["probs"], 4.0),
     "region_moments": lambda a: ops.region_moments(a["instances"]),
     "split_touching": lambda a: ops.split_touching(a["mask"]),
+    "clahe": lambda a: ops.clahe(a["grey"], 3.0),
+    "gaussian_blur": lambda a: ops.gaussian_blur(a["probs"], 8.0),
+    "resize_area": lambda a: ops.resize_area(a["probs"], a["probs"].shape[:1] * 2),
+    "elastic": lambda a: ops.elastic(jax.random.key(0), a["probs"], **_ELASTIC),
+    "elastic_fast": lambda a: ops.elastic(
+        jax.random.key(0), a["probs"], coarse=4, **_ELASTIC
+    ),
+    "grid_distortion": lambda a: ops.grid_distortion(jax.random.key(0), a["probs"]),
+}
+_AGREE = {
+    "label_components": _same_partition,
+    "clahe": _same_levels,
+    "expand_labels": _same_labels,
 }
 
 
@@ -155,26 +199,7 @@ def _operator_rows(size: str) -> tuple[Row, ...]:
             grad=False,
             passes=None,
             pixels=int(np.prod(inputs.IMAGES[size])),
-            agree=_same_partition if kind == "label_components" else _same_image,
+            agree=_AGREE.get(kind, _same_image),
         )
         for kind, function in _OPERATORS.items()
     )
-
-
-def _value_and_slope(ours, theirs) -> bool:
-    """Values to 1e-3, slopes to 1e-2 of the largest: float32, and ties."""
-    slopes = np.max(np.abs(ours[1])) + 1e-12
-    same_value = np.allclose(ours[0], theirs[0], rtol=1e-3)
-    return same_value and bool(
-        np.mean(np.abs(ours[1] - theirs[1]) > 0.01 * slopes) < 1e-3
-    )
-
-
-def _same_image(ours, theirs) -> bool:
-    return np.allclose(ours[0], theirs[0], atol=1e-4)
-
-
-def _same_partition(ours, theirs) -> bool:
-    """The same components under any numbering."""
-    pairs = np.unique(np.stack([ours[0].ravel(), theirs[0].ravel()]), axis=1)
-    return len(set(pairs[0])) == pairs.shape[1] == len(set(pairs[1]))

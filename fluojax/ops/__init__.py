@@ -1,5 +1,6 @@
 """Operators on one image `[*S]`, rank 2 or 3; `jax.vmap` makes them a batch."""
 
+from fluojax.ops.clahe import clahe
 from fluojax.ops.components import count_instances, label_components, relabel
 from fluojax.ops.distance import distance_transform, signed_distance
 from fluojax.ops.geometry import affine, affine_coordinates, sample
@@ -25,14 +26,25 @@ from fluojax.ops.morphology import (
     tophat,
 )
 from fluojax.ops.nearest import NearestInstances, expand_labels, nearest_instance
-from fluojax.ops.picture import brightness_contrast
+from fluojax.ops.picture import (
+    brightness_contrast,
+    gaussian_blur,
+    normalize_percentile,
+)
 from fluojax.ops.regions import fill_holes, remove_small_holes, remove_small_objects
+from fluojax.ops.resize import resize_area, resize_instances
 from fluojax.ops.skeleton import skeletonize, topological_skeleton
 from fluojax.ops.soft_morphology import (
     soft_dilate,
     soft_erode,
     soft_open,
     soft_skeleton,
+)
+from fluojax.ops.warp import (
+    elastic,
+    elastic_coordinates,
+    grid_distortion,
+    grid_distortion_coordinates,
 )
 from fluojax.ops.watershed import (
     FluocellsStages,
@@ -53,19 +65,25 @@ __all__ = [
     "brightness_contrast",
     "central_moments",
     "centroids",
+    "clahe",
     "class_balance_weights",
     "close",
     "contour_map",
     "count_instances",
     "dilate",
     "distance_transform",
+    "elastic",
+    "elastic_coordinates",
     "ellipse",
     "erode",
     "expand_labels",
     "fill_holes",
     "fluocells_postprocess",
     "FluocellsStages",
+    "gaussian_blur",
     "gradient",
+    "grid_distortion",
+    "grid_distortion_coordinates",
     "hu_moments",
     "label_components",
     "local_moments",
@@ -75,6 +93,7 @@ __all__ = [
     "moments",
     "nearest_instance",
     "NearestInstances",
+    "normalize_percentile",
     "normalized_moments",
     "open",
     "overcrowding_weights",
@@ -84,6 +103,8 @@ __all__ = [
     "relabel",
     "remove_small_holes",
     "remove_small_objects",
+    "resize_area",
+    "resize_instances",
     "sample",
     "signed_distance",
     "skeletonize",

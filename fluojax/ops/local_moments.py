@@ -20,10 +20,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from fluojax import checks
-
-# Pixels per product along an axis: longer blocks multiply more zeros, shorter
-# ones copy more pixels.
-_BLOCK = 64
+from fluojax.ops.correlate import correlate_axis
 
 
 class MomentTaps(NamedTuple):
@@ -136,36 +133,10 @@ def local_moments(
         longer = {}
         for index, field in fields.items():
             few = kernels[: order + 1 - sum(index)]
-            for power, new in enumerate(_correlate(field, few, axis)):
+            for power, new in enumerate(correlate_axis(field, few, axis)):
                 longer[(*index, power)] = new
         fields = longer
     return jnp.stack([fields[index] for index in moment_indices(x.ndim, order)])
-
-
-def _correlate(x: jax.Array, kernels: np.ndarray, axis: int) -> jax.Array:
-    """`x` correlated along one axis with every kernel, 0 outside: `[k, *S]`.
-
-    One product per block of pixels with a small banded matrix: much faster on
-    CPU than a convolution, and what accelerators do best.
-    """
-    count, width = kernels.shape
-    radius, length = width // 2, x.shape[axis]
-    block = min(_BLOCK, length)
-    blocks = -(-length // block)
-    more = -(-2 * radius // block)  # blocks a window reaches beyond its first
-    x = jnp.moveaxis(x, axis, -1)
-    after = (blocks + more) * block - length - radius
-    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(radius, max(after, 0))])
-    x = x[..., : (blocks + more) * block].reshape(*x.shape[:-1], -1, block)
-    shifts = [x[..., i : i + blocks, :] for i in range(more + 1)]
-    windows = jnp.concatenate(shifts, axis=-1)
-    band = np.zeros((windows.shape[-1], count, block))
-    for i in range(block):
-        band[i : i + width, :, i] = kernels.T
-    found = jnp.tensordot(windows, jnp.asarray(band, x.dtype), 1, precision="highest")
-    found = jnp.moveaxis(found, -2, 0)  # [k, ..., blocks, block]
-    found = found.reshape(*found.shape[:-2], -1)[..., :length]
-    return jnp.moveaxis(found, -1, axis + 1)
 
 
 def local_moment_energy(

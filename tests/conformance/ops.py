@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from conformance.comparing import Answer, Archive
 
 # Modules with `ANSWERS`: a function of the archive for each of their families.
-ELSEWHERE = ("ops_moments", "ops_morphology", "ops_regions")
+ELSEWHERE = ("ops_moments", "ops_morphology", "ops_picture", "ops_regions")
 
 
 def answers(stem: str, archive: Archive) -> Iterator[Answer]:
