@@ -88,16 +88,29 @@ class Experiment:
     plateau_factor: float = 0.5  # schedule "plateau": lr is multiplied by this
     plateau_patience: int = 5  # ... after so many evaluations without improvement
     threshold: float | None = 0.5  # none: tuned on validation when training ends
-    postprocess: Literal["default", "imsahlo", "none"] = "default"
+    postprocess: Literal["default", "imsahlo", "study", "none"] = "default"
     postprocess_options: Options = field(default_factory=dict)
     workdir: str | None = None
 
 
 # Threshold aside, what turns probabilities into cells; lengths and areas in px.
+_PLAIN = {
+    "closing": 0,
+    "apart": False,
+    "fill_holes": False,
+    "smooth_disk": 0,
+    "max_hole_size": 0,
+    "min_area": 0,
+    "max_filter_size": 0,
+    "footprint": 40,
+}
+# "study" is that of the loss study for cells of 40 px.
 POSTPROCESS: Mapping[str, Options] = {
-    "default": {"closing": 3, "apart": False, "fill_holes": True, "min_area": 15},
-    "imsahlo": {"closing": 3, "apart": False, "fill_holes": False, "min_area": 15},
-    "none": {"closing": 0, "apart": False, "fill_holes": False, "min_area": 0},
+    "default": _PLAIN | {"closing": 3, "fill_holes": True, "min_area": 15},
+    "imsahlo": _PLAIN | {"closing": 3, "min_area": 15},
+    "study": _PLAIN
+    | {"smooth_disk": 3, "max_hole_size": 50, "min_area": 200, "max_filter_size": 30},
+    "none": _PLAIN,
 }
 
 # Fields that may differ when a run is resumed: they do not change the steps done.

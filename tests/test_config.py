@@ -75,7 +75,7 @@ def test_losses_may_be_written_in_four_ways(loss):
         ({"loss": "[3]"}, "loss.0: needs name, weight, options; got 3"),
         (
             {"postprocess_options.area": "3"},
-            "known are apart, closing, fill_holes, min_area",
+            "known are apart, closing, fill_holes, footprint",
         ),
         ({"foreground_crops": "1.5"}, r"must lie in \[0, 1\], got 1.5"),
         ({"seed": "-1"}, "seed: must lie in"),

@@ -40,6 +40,7 @@ class Peers:
     def __exit__(self, *_) -> None:
         self._process.stdin.close()
         self._process.wait(timeout=60)
+        self._process.stdout.close()
         self._folder.cleanup()
 
     def give(self, arrays) -> None:

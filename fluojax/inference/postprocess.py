@@ -1,13 +1,15 @@
 """From foreground probabilities to labelled cells.
 
 Everything works on one image `[rows, columns]` or volume `[depth, rows,
-columns]` in NumPy on the host: the steps are few, run once per image, and have
-data-dependent results. Cells are connected with corners (8 neighbours in an
+columns]` and returns NumPy arrays: the steps are few and run once per image.
+Cells are connected with corners (8 neighbours in an
 image, 26 in a volume), here and wherever a mask is turned into objects.
 """
 
 import numpy as np
 from scipy import ndimage
+
+from fluojax import ops
 
 
 def instances_from_probs(
@@ -17,11 +19,16 @@ def instances_from_probs(
     closing: int = 3,
     apart: bool = False,
     fill_holes: bool = False,
+    smooth_disk: int = 0,
+    max_hole_size: int = 0,
     min_area: int = 15,
+    max_filter_size: int = 0,
+    footprint: int = 40,
 ) -> np.ndarray:
     """Labels 1..N of the cells in a map of foreground probabilities.
 
-    Threshold, closing, holes, connected components, removal of small ones.
+    Threshold, closing, holes, connected components or watershed, removal of
+    small ones.
     A pixel is foreground if `p > threshold`, so NaN is background. Closing
     ignores what lies outside the image: it neither erodes nor adds at the
     border. Without a pixel above the threshold all labels are 0.
@@ -36,7 +43,13 @@ def instances_from_probs(
         (`touching_gap` in training) then touch without being merged.
       fill_holes: background that faces do not connect to the border becomes
         foreground.
+      smooth_disk: radius of the disk of an opening and a closing, 0 for none.
+      max_hole_size: holes of fewer pixels are filled, also at the border.
       min_area: components with fewer pixels (voxels) are dropped.
+      max_filter_size: 0 takes components for cells; otherwise touching cells
+        are split by a watershed of the distance to the background, greatest in
+        a box of this side (see `ops.fluocells_postprocess`).
+      footprint: side of the box in which its peaks compete.
 
     Returns:
       `[*S]` int32, 0 background, 1..N in the raster order of first pixels.
@@ -45,8 +58,9 @@ def instances_from_probs(
       ValueError: the rank is neither 2 nor 3, or `closing` is even.
 
     Source: clean-up of IMSAHLO (threshold 0.5, closing with OpenCV's 3 x 3
-    elliptical kernel, 8-connected components, areas below 15 dropped); `apart`
-    and filling holes are additions, off by default.
+    elliptical kernel, 8-connected components, areas below 15 dropped); the
+    watershed and what precedes it is that of the loss study; `apart` and
+    filling holes are additions. All of these are off by default.
     """
     mask = _image("instances_from_probs", probs) > threshold
     if fill_holes and apart:
@@ -56,7 +70,23 @@ def instances_from_probs(
         return _give_to_nearest(closed, _drop_small(components(mask), min_area))
     if fill_holes:
         closed = ndimage.binary_fill_holes(closed)
-    return _drop_small(components(closed), min_area)
+    if not max_filter_size:
+        if smooth_disk:
+            axes = np.ogrid[(slice(-smooth_disk, smooth_disk + 1),) * mask.ndim]
+            disk = sum(axis**2 for axis in axes) <= smooth_disk**2
+            closed = ops.close(ops.open(closed, disk), disk)
+        if max_hole_size:
+            closed = ops.remove_small_holes(closed, max_hole_size)
+        return _drop_small(components(closed), min_area)
+    stages = ops.fluocells_postprocess(
+        closed,
+        smooth_disk=smooth_disk,
+        max_hole_size=max_hole_size,
+        min_object_size=min_area,
+        max_filter_size=max_filter_size,
+        footprint=footprint,
+    )
+    return np.asarray(stages.labels)
 
 
 def components(mask: np.ndarray) -> np.ndarray:

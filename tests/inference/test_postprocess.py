@@ -136,3 +136,37 @@ def test_specks_that_are_dropped_do_not_grow_back_beside_cells():
     probs[1:6, 1:6] = 1
     probs[9, 9] = 1
     assert postprocess.instances_from_probs(probs, apart=True)[8:, 8:].max() == 0
+
+
+def touching(width):
+    """Two discs of radius 12 that share a neck, a third alone, and a speck."""
+    y, x = np.mgrid[:40, :90]
+    centres = ((18, 20), (18, 20 + width), (20, 75))
+    discs = [(y - i) ** 2 + (x - j) ** 2 <= 144 for i, j in centres]
+    mask = np.any(discs, axis=0)
+    mask[2, 2] = True
+    return mask * 0.9
+
+
+def test_the_watershed_of_the_study_splits_what_touches():
+    probs = touching(21)
+    options = {"closing": 0, "min_area": 50}
+    assert postprocess.instances_from_probs(probs, **options).max() == 2
+    split = postprocess.instances_from_probs(
+        probs, **options, max_filter_size=9, footprint=12
+    )
+    assert split.max() == 3
+    assert split[18, 20] != split[18, 41]
+    assert not split[2, 2]
+
+
+def test_smoothing_and_small_holes_also_without_a_watershed():
+    probs = touching(21)
+    probs[18:20, 18:20] = 0  # a hole of four pixels
+    probs[18, 31:58] = 0.9
+    labels = postprocess.instances_from_probs(probs, closing=0, smooth_disk=3)
+    assert not labels[2, 2] and not labels[18, 57]
+    labels = postprocess.instances_from_probs(probs, closing=0, max_hole_size=5)
+    assert labels[18, 18]
+    labels = postprocess.instances_from_probs(probs, closing=0, max_hole_size=4)
+    assert not labels[18, 18]
