@@ -14,6 +14,24 @@ class Entry(NamedTuple):
     paper: str = ""
 
 
+class Cost(NamedTuple):
+    """What a model of one class costs.
+
+    Attributes:
+      parameters: trainable, for images of one channel.
+      gflops: 1e9 operations for one image, two per multiply-add.
+      image: rows x columns x channels of that image.
+      divisor: sizes that are no multiple of it are padded.
+      ranks: of the images it takes.
+    """
+
+    parameters: int
+    gflops: float
+    image: str
+    divisor: int
+    ranks: tuple[int, ...]
+
+
 LOSSES = {
     "cross_entropy_loss": Entry("cross-entropy, weighted by class and by pixel", "-"),
     "focal_loss": Entry(
@@ -246,28 +264,130 @@ LOSSES = {
 }
 
 MODELS = {
+    "attention_unet": Entry(
+        "U-Net with additive attention gates on the skips",
+        "Oktay et al., MIDL 2018",
+    ),
+    "attention_unet_nano": Entry(
+        "Attention U-Net at an eighth of the width",
+        "Oktay et al., MIDL 2018",
+    ),
+    "attention_unet_small": Entry(
+        "Attention U-Net at half the width",
+        "Oktay et al., MIDL 2018",
+    ),
+    "attention_unet_tiny": Entry(
+        "Attention U-Net at a quarter of the width",
+        "Oktay et al., MIDL 2018",
+    ),
     "cresunet": Entry(
         "c-ResUnet: residual U-Net with a colour projection and a 5x5 bottleneck",
         "Morelli et al., Scientific Reports 2021",
     ),
     "cresunet_nano": Entry(
-        "c-ResUnet at half the width, 0.4 M parameters",
+        "c-ResUnet at half the width",
         "Morelli et al., Scientific Reports 2021",
     ),
+    "deeplabv3plus": Entry(
+        "dilated ResNet-50 with a pyramid of rates, 2-D",
+        "Chen et al., ECCV 2018",
+    ),
+    "deeplabv3plus_r34": Entry(
+        "DeepLabV3+ with a ResNet-34, 2-D",
+        "Chen et al., ECCV 2018",
+    ),
+    "dtasunet": Entry(
+        "local and global attention, gated decoder; our reconstruction",
+        "after DTASUNet, Scientific Reports 2024",
+    ),
+    "dtasunet_small": Entry(
+        "DTASUNet (our reconstruction) at two thirds of the width",
+        "after DTASUNet, Scientific Reports 2024",
+    ),
+    "imsahlo": Entry(
+        "multi-scale dense blocks and attention, widths ours",
+        "Jain et al., arXiv 2601.11645, 2026",
+    ),
+    "imsahlo_large": Entry(
+        "IMSAHLO at twice the width, widths ours",
+        "Jain et al., arXiv 2601.11645, 2026",
+    ),
+    "mobilevit": Entry(
+        "MobileViT-S with the DeepLabV3 head",
+        "Mehta and Rastegari, ICLR 2022",
+    ),
+    "mobilevit_xs": Entry(
+        "MobileViT-XS with the DeepLabV3 head",
+        "Mehta and Rastegari, ICLR 2022",
+    ),
+    "mobilevit_xxs": Entry(
+        "MobileViT-XXS with the DeepLabV3 head",
+        "Mehta and Rastegari, ICLR 2022",
+    ),
+    "neurosegnet": Entry(
+        "residual U-Net with squeeze-excitation and Swish, widths ours",
+        "Jain et al., arXiv 2601.11645, 2026",
+    ),
+    "neurosegnet_msdb": Entry(
+        "IMSAHLO without its attention, widths ours",
+        "Jain et al., arXiv 2601.11645, 2026",
+    ),
+    "nnunet": Entry(
+        "nnU-Net's plain network: strided convolutions, instance norm",
+        "Isensee et al., Nature Methods 2021",
+    ),
+    "resenc_unet": Entry(
+        "nnU-Net with the residual encoder",
+        "Isensee et al., MICCAI 2024",
+    ),
+    "resenc_unet_small": Entry(
+        "nnU-Net with a narrow residual encoder",
+        "Isensee et al., MICCAI 2024",
+    ),
+    "residual_unet": Entry(
+        "residual U-Net with group norm, widths ours",
+        "Jain et al., arXiv 2601.11645, 2026",
+    ),
+    "transunet": Entry(
+        "TransUNet: ResNet-50 and ViT-B/16 encoder",
+        "Chen et al., arXiv 2102.04306, 2021",
+    ),
+    "transunet_small": Entry(
+        "TransUNet with four narrow transformer layers",
+        "Chen et al., arXiv 2102.04306, 2021",
+    ),
     "unet": Entry(
-        "U-Net with padding and batch norm, 31 M parameters",
+        "U-Net with padding and batch norm",
         "Ronneberger et al., MICCAI 2015",
     ),
     "unet_nano": Entry(
-        "U-Net at an eighth of the width, 0.5 M parameters",
+        "U-Net at an eighth of the width",
         "Ronneberger et al., MICCAI 2015",
     ),
-    "unet_small": Entry(
-        "U-Net at half the width, 7.8 M parameters", "Ronneberger et al., MICCAI 2015"
-    ),
+    "unet_small": Entry("U-Net at half the width", "Ronneberger et al., MICCAI 2015"),
     "unet_tiny": Entry(
-        "U-Net at a quarter of the width, 1.9 M parameters",
+        "U-Net at a quarter of the width",
         "Ronneberger et al., MICCAI 2015",
+    ),
+    "unetpp": Entry(
+        "U-Net++ with bilinear up-sampling",
+        "Zhou et al., DLMIA 2018",
+    ),
+    "unetpp_nano": Entry(
+        "U-Net++ at a quarter of the width",
+        "Zhou et al., DLMIA 2018",
+    ),
+    "unetpp_small": Entry(
+        "U-Net++ at half the width",
+        "Zhou et al., DLMIA 2018",
+    ),
+    "unext": Entry(
+        "UNeXt: shifted MLPs at low resolution",
+        "Valanarasu and Patel, MICCAI 2022",
+    ),
+    "unext_s": Entry(
+        "UNeXt at about half the width",
+        "Valanarasu and Patel, MICCAI 2022",
     ),
 }
 
@@ -360,6 +480,42 @@ DATA = {
     "FOLDER": Entry(
         "a folder of images with masks: images/ + masks/, Cellpose, DSB2018", ""
     ),
+}
+
+# A test holds them against the models.
+COSTS = {
+    "attention_unet": Cost(34_877_421, 796.19, "512x768x1", 16, (2, 3)),
+    "attention_unet_nano": Cost(547_657, 12.50, "512x768x1", 16, (2, 3)),
+    "attention_unet_small": Cost(8_725_501, 199.19, "512x768x1", 16, (2, 3)),
+    "attention_unet_tiny": Cost(2_184_453, 49.87, "512x768x1", 16, (2, 3)),
+    "cresunet": Cost(1_707_285, 42.81, "512x768x1", 8, (2, 3)),
+    "cresunet_nano": Cost(427_661, 10.73, "512x768x1", 8, (2, 3)),
+    "deeplabv3plus": Cost(26_671_313, 108.45, "512x768x1", 16, (2,)),
+    "deeplabv3plus_r34": Cost(22_431_185, 93.37, "512x768x1", 16, (2,)),
+    "dtasunet": Cost(9_712_119, 145.03, "512x768x1", 16, (2, 3)),
+    "dtasunet_small": Cost(4_325_299, 68.53, "512x768x1", 16, (2, 3)),
+    "imsahlo": Cost(2_702_667, 43.94, "512x768x1", 16, (2, 3)),
+    "imsahlo_large": Cost(10_792_931, 175.38, "512x768x1", 16, (2, 3)),
+    "mobilevit": Cost(6_352_513, 45.86, "512x768x3", 32, (2,)),
+    "mobilevit_xs": Cost(2_938_641, 25.25, "512x768x3", 32, (2,)),
+    "mobilevit_xxs": Cost(1_849_425, 13.93, "512x768x3", 32, (2,)),
+    "neurosegnet": Cost(2_059_041, 38.19, "512x768x1", 16, (2, 3)),
+    "neurosegnet_msdb": Cost(2_680_289, 43.84, "512x768x1", 16, (2, 3)),
+    "nnunet": Cost(20_618_085, 170.60, "512x768x1", 32, (2, 3)),
+    "resenc_unet": Cost(71_815_589, 378.77, "512x768x1", 32, (2, 3)),
+    "resenc_unet_small": Cost(3_363_860, 45.64, "512x768x1", 16, (2, 3)),
+    "residual_unet": Cost(2_030_817, 38.19, "512x768x1", 16, (2, 3)),
+    "transunet": Cost(105_269_649, 336.19, "512x512x3", 16, (2,)),
+    "transunet_small": Cost(6_927_025, 41.87, "512x512x3", 16, (2,)),
+    "unet": Cost(31_036_481, 577.10, "512x768x1", 16, (2, 3)),
+    "unet_nano": Cost(486_409, 9.07, "512x768x1", 16, (2, 3)),
+    "unet_small": Cost(7_762_465, 144.40, "512x768x1", 16, (2, 3)),
+    "unet_tiny": Cost(1_942_289, 36.16, "512x768x1", 16, (2, 3)),
+    "unetpp": Cost(9_162_753, 413.37, "512x768x1", 16, (2, 3)),
+    "unetpp_nano": Cost(574_785, 25.88, "512x768x1", 16, (2, 3)),
+    "unetpp_small": Cost(2_293_505, 103.41, "512x768x1", 16, (2, 3)),
+    "unext": Cost(1_471_633, 6.74, "512x768x3", 32, (2,)),
+    "unext_s": Cost(253_417, 1.19, "512x768x3", 32, (2,)),
 }
 
 CATALOG = {"losses": LOSSES, "models": MODELS, "metrics": METRICS, "data": DATA}

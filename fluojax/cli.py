@@ -454,10 +454,24 @@ def _list(args: argparse.Namespace, console: Console) -> int:
         if args.what in (None, kind):
             console.line(f"{kind}")
             width = max(map(len, entries))
+            if kind == "models":
+                console.line(f"  {'':<{width}}{_COST_HEAD}")
             for name, entry in entries.items():
                 paper = f"  [{entry.paper}]" if entry.paper else ""
-                console.line(f"  {name:<{width}}  {entry.line}{paper}")
+                cost = _cost(catalog.COSTS[name]) if kind == "models" else ""
+                console.line(f"  {name:<{width}}{cost}  {entry.line}{paper}")
     return 0
+
+
+_COST_HEAD = "   parameters  GFLOPs of image         divisor  ranks"
+
+
+def _cost(cost: catalog.Cost) -> str:
+    ranks = ", ".join(f"{rank}-D" for rank in cost.ranks)
+    return (
+        f"  {cost.parameters:>11,}  {cost.gflops:>6.1f}    {cost.image:<12} "
+        f"{cost.divisor:>7}  {ranks:<8}"
+    )
 
 
 def _info(args: argparse.Namespace, console: Console) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fluojax.data import scaling
 from fluojax.inference import tiling
+from fluojax.models import main_output
 
 WHOLE_PIXELS = 2048 * 2048  # larger images are cut into tiles
 TILE = 1024
@@ -38,7 +39,7 @@ def create_network(
     model: Any, variables: Any, kind: scaling.Scaling, crop: int
 ) -> Network:
     """One compilation per image or window shape."""
-    apply = jax.jit(lambda v, image: model.apply(v, image, train=False))
+    apply = jax.jit(lambda v, image: main_output(model.apply(v, image, train=False)))
     return Network(
         logits=lambda image: apply(variables, image),
         scaling=kind,

@@ -1,6 +1,15 @@
 """Segmentation networks in Flax Linen: images `[B, *S, C]` to logits `[B, *S, K]`."""
 
-from fluojax.models.registry import create_model, list_models
+from fluojax.models.registry import create_model, list_models, main_output
+from fluojax.models.summary import flops, layer_table, summarize
 from fluojax.models.weights import load_flat
 
-__all__ = ["create_model", "list_models", "load_flat"]
+__all__ = [
+    "create_model",
+    "flops",
+    "layer_table",
+    "list_models",
+    "load_flat",
+    "main_output",
+    "summarize",
+]

@@ -28,11 +28,17 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": nn.silu,
 }
 NORMS = ("batch", "group", "instance", "layer", None)
+Spread = int | Sequence[int]  # one number for all spatial axes, or one for each
 
 _LAYOUTS = {
     2: "[batch, rows, columns, channels]",
     3: "[batch, depth, rows, columns, channels]",
 }
+
+
+def spread(value: Spread, rank: int) -> tuple[int, ...]:
+    """One number for each of `rank` axes."""
+    return (value,) * rank if isinstance(value, int) else tuple(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,35 +68,76 @@ class Layers:
     param_dtype: Any = jnp.float32
     axis_name: str | None = None
 
-    def conv(self, x: jax.Array, features: int, size: int, name: str) -> jax.Array:
-        """A convolution of stride 1 that keeps the image size (zero padding)."""
+    def conv(
+        self,
+        x: jax.Array,
+        features: int,
+        size: Spread,
+        name: str,
+        *,
+        stride: Spread = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool | None = None,
+    ) -> jax.Array:
+        """A convolution of odd `size`, zeros on both sides: n to ceil(n / stride).
+
+        `bias` overrides that of the layers.
+        """
+        sizes = spread(size, x.ndim - 2)
         return nn.Conv(
             features,
-            (size,) * (x.ndim - 2),
-            use_bias=self.bias,
+            sizes,
+            strides=spread(stride, x.ndim - 2),
+            # "SAME" would shift the grid of a strided convolution by a pixel.
+            padding=[(dilation * (n // 2),) * 2 for n in sizes],
+            kernel_dilation=dilation,
+            feature_group_count=groups,
+            use_bias=self.bias if bias is None else bias,
             kernel_init=nn.initializers.he_normal(),
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name=name,
         )(x)
 
-    def up(self, x: jax.Array, features: int, name: str) -> jax.Array:
-        """The transposed convolution that doubles every spatial axis."""
-        return UpConv(features, self.dtype, self.param_dtype, name=name)(x)
+    def up(
+        self, x: jax.Array, features: int, name: str, stride: Spread = 2
+    ) -> jax.Array:
+        """The transposed convolution that makes every axis `stride` times longer."""
+        return UpConv(features, stride, self.dtype, self.param_dtype, name=name)(x)
 
     def norm_act(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """The norm (none if `norm` is None), then the activation."""
-        return ACTIVATIONS[self.act](self._normalize(x, name, train))
+        return ACTIVATIONS[self.act](self.normalize(x, name, train))
 
-    def _normalize(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+    def dense(self, x: jax.Array, features: int, name: str) -> jax.Array:
+        """A biased matrix product over the channels, as transformers start it."""
+        return nn.Dense(
+            features,
+            kernel_init=nn.initializers.truncated_normal(0.02),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+        )(x)
+
+    def token_norm(self, x: jax.Array, name: str, eps: float = 1e-5) -> jax.Array:
+        """Layer norm of every pixel or token alone, over its channels."""
+        return nn.LayerNorm(epsilon=eps, dtype=self.dtype, name=name)(x)
+
+    def normalize(
+        self, x: jax.Array, name: str, train: bool, *, zero: bool = False
+    ) -> jax.Array:
+        """The norm alone; its scale starts from 0 if `zero`, else from 1."""
         if self.norm is None:
             return x
+        start = nn.initializers.zeros_init() if zero else nn.initializers.ones_init()
         if self.norm == "batch":
             return nn.BatchNorm(
                 use_running_average=not train,
                 momentum=self.momentum,
                 epsilon=self.eps,
                 dtype=self.dtype,
+                scale_init=start,
                 axis_name=self.axis_name,
                 name=name,
             )(x)
@@ -100,8 +147,35 @@ class Layers:
             num_groups=groups[self.norm],
             epsilon=self.eps,
             dtype=self.dtype,
+            scale_init=start,
             name=name,
         )(x)
+
+
+class ConvNormAct(nn.Module):
+    """One convolution, the norm and, unless `act` is False, the activation."""
+
+    features: int
+    size: Spread
+    layers: Layers
+    stride: Spread = 1
+    dilation: int = 1
+    groups: int = 1
+    act: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = self.layers.conv(
+            x,
+            self.features,
+            self.size,
+            "conv",
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+        normalize = self.layers.norm_act if self.act else self.layers.normalize
+        return normalize(x, "norm", train)
 
 
 class DoubleConv(nn.Module):
@@ -126,24 +200,55 @@ def double_conv(
 
 
 class UpConv(nn.Module):
-    """Transposed convolution with kernel 2 and stride 2 (see `up_convolve`).
+    """Transposed convolution whose kernel is its stride (see `up_convolve`).
 
     The kernel starts from Glorot's uniform distribution, Keras' default.
     """
 
     features: int
+    stride: Spread = 2
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (2,) * (x.ndim - 2) + (x.shape[-1], self.features)
+        shape = spread(self.stride, x.ndim - 2) + (x.shape[-1], self.features)
         init = nn.initializers.glorot_uniform()
         kernel = self.param("kernel", init, shape, self.param_dtype)
         zeros = nn.initializers.zeros_init()
         bias = self.param("bias", zeros, (self.features,), self.param_dtype)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         return up_convolve(x, kernel) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+class SqueezeExcite(nn.Module):
+    """Every channel times a factor in (0, 1) that the means of all channels give.
+
+    Means over the image, dense to C / `reduction` channels (at least 4), ReLU,
+    dense to C, sigmoid; float32 throughout. Source: Hu, Shen and Sun,
+    Squeeze-and-excitation networks, CVPR 2018.
+    """
+
+    reduction: int
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels, space = x.shape[-1], tuple(range(1, x.ndim - 1))
+        hidden = max(channels // self.reduction, 4)
+        s = jnp.mean(x, space, jnp.float32, keepdims=True)
+        s = nn.relu(self._dense(hidden, nn.initializers.he_normal(), "squeeze")(s))
+        s = self._dense(channels, nn.initializers.lecun_normal(), "excite")(s)
+        return x * nn.sigmoid(s).astype(x.dtype)
+
+    def _dense(self, features: int, init: Any, name: str) -> nn.Dense:
+        return nn.Dense(
+            features,
+            kernel_init=init,
+            dtype=jnp.float32,
+            param_dtype=self.param_dtype,
+            name=name,
+        )
 
 
 class Head(nn.Module):
@@ -177,15 +282,34 @@ def up_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     Equals `lax.conv_transpose(x, kernel, (2, 2), "VALID")`, which reads the
     kernel back to front: the output at 2i + j is x[i] times kernel[1 - j].
+    The same for other strides, one per axis, which are the kernel's sizes.
     """
     batch, *sizes, channels = x.shape
     rank, features = len(sizes), kernel.shape[-1]
+    strides = kernel.shape[:rank]
     taps = jnp.moveaxis(jnp.flip(kernel, range(rank)), -2, 0)
     y = x @ taps.reshape(channels, -1)
-    y = y.reshape(batch, *sizes, *(2,) * rank, features)
+    y = y.reshape(batch, *sizes, *strides, features)
     pairs = [axis for i in range(rank) for axis in (1 + i, 1 + rank + i)]
     y = y.transpose(0, *pairs, 1 + 2 * rank)
-    return y.reshape(batch, *(2 * size for size in sizes), features)
+    sizes = [size * stride for size, stride in zip(sizes, strides, strict=True)]
+    return y.reshape(batch, *sizes, features)
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.Array:
+    """Scaled dot-product attention of `[B, N, C]`, C split into `heads`.
+
+    Scores and their softmax are float32.
+    """
+    q, k, v = (x.reshape(*x.shape[:2], heads, -1) for x in (q, k, v))
+    scores = jnp.einsum(
+        "bqhc,bkhc->bhqk",
+        q / math.sqrt(q.shape[-1]),
+        k,
+        preferred_element_type=jnp.promote_types(q.dtype, jnp.float32),
+    )
+    weights = nn.softmax(scores).astype(v.dtype)
+    return jnp.einsum("bhqk,bkhc->bqhc", weights, v).reshape(*v.shape[:2], -1)
 
 
 def resize_linear(
@@ -215,11 +339,15 @@ def resize_linear(
     return x
 
 
-def prepare(model: nn.Module, x: jax.Array) -> jax.Array:
+def prepare(
+    model: nn.Module, x: jax.Array, divisors: Sequence[int] | None = None
+) -> jax.Array:
     """The input of `model`, checked, in its compute dtype and padded.
 
     Axes whose size is no multiple of `model.divisor` grow at their high end (see
-    `pad_to_multiple`); crop the logits back with `crop`.
+    `pad_to_multiple`); crop the logits back with `crop`. A model whose axes
+    differ gives its `divisors`; an axis with a smaller one may be shorter in
+    proportion.
 
     Raises:
       TypeError: `x` is not floating point.
@@ -239,23 +367,26 @@ def prepare(model: nn.Module, x: jax.Array) -> jax.Array:
             f"{name}: x must be {layouts} (spatial rank {ranks}), got {x.shape}; "
             "add the batch with x[None], channels with x[..., None]"
         )
-    if min(x.shape[1:-1]) < model.min_size:
+    divisors = spread(model.divisor if divisors is None else divisors, x.ndim - 2)
+    least = [model.min_size // model.divisor * divisor for divisor in divisors]
+    if any(n < m for n, m in zip(x.shape[1:-1], least, strict=True)):
+        needed = tuple(least) if len(set(least)) > 1 else least[0]
         raise ValueError(
-            f"{name}: every spatial axis must have at least {model.min_size} pixels, "
+            f"{name}: every spatial axis must have at least {needed} pixels, "
             f"got {x.shape[1:-1]}; pad or enlarge the image"
         )
-    return pad_to_multiple(x.astype(model.dtype), model.divisor)
+    return pad_to_multiple(x.astype(model.dtype), divisors)
 
 
-def pad_to_multiple(x: jax.Array, divisor: int) -> jax.Array:
+def pad_to_multiple(x: jax.Array, divisor: Spread) -> jax.Array:
     """`x` `[B, *S, C]` grown at the high ends to multiples of `divisor`.
 
     An axis is mirrored where the pad is smaller than the axis, else its last
     pixel is repeated: zeros would shift the statistics of norms and show as a
     rim. Multiples are returned as they are.
     """
-    for axis in range(1, x.ndim - 1):
-        pad = -x.shape[axis] % divisor
+    for axis, multiple in enumerate(spread(divisor, x.ndim - 2), start=1):
+        pad = -x.shape[axis] % multiple
         if pad:
             widths = [(0, pad if i == axis else 0) for i in range(x.ndim)]
             mode = "reflect" if pad < x.shape[axis] else "edge"

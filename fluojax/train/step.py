@@ -17,7 +17,9 @@ from fluojax import losses, ops
 from fluojax.config import Term
 from fluojax.data import scaling
 from fluojax.data.augment import Augmentation
+from fluojax.models import main_output
 from fluojax.train.state import TrainState
+from fluojax.train.supervision import supervised
 
 Batch = Mapping[str, jax.Array]
 _DROPOUT = 0x7FFFFFFF  # a number that no position in a batch takes
@@ -126,16 +128,17 @@ def make_train_step(
             dropout = jax.random.fold_in(dropout, jax.lax.axis_index(axis_name))
 
         def objective(params):
-            logits, changed = model.apply(
+            outputs, changed = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 image,
                 train=True,
                 mutable=["batch_stats"],
                 rngs={"dropout": dropout},
             )
-            total, parts = loss(
-                logits, labels, instances=instances, where=where[..., None]
+            total, parts = supervised(
+                loss, outputs, labels, instances=instances, where=where[..., None]
             )
+            logits = main_output(outputs)
             shares = {
                 "foreground": jnp.mean(logits[..., -1] > _background(logits)),
                 "foreground_true": jnp.mean(labels[..., -1]),
@@ -177,7 +180,7 @@ def make_eval_step(
 
     def eval_step(variables, batch: Batch):
         image = scaling.apply(batch["image"], batch["scale"], scaling_kind)
-        logits = model.apply(variables, image, train=False)
+        logits = main_output(model.apply(variables, image, train=False))
         labels = labels_of(batch["instances"], num_classes, touching_gap)
         shown = jnp.where(labels[..., -1] > 0, batch["instances"], 0)
 

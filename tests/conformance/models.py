@@ -55,6 +55,8 @@ def _model(meta: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         config["encoder"] = "resnet50"
         config["encoder_width"] = config.pop("width")
         config["encoder_blocks"] = config.pop("layers")
+    if name in ("unetpp", "attention_unet") and "features" not in config:
+        config.setdefault("stages", 5)
     if "stages" in config:
         base, stages = config.pop("base_features"), config.pop("stages")
         config["features"] = tuple(base * 2**level for level in range(stages))
@@ -64,7 +66,7 @@ def _model(meta: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def _run(
     name: str, config: Mapping[str, Any], archive: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:
-    """The logits, main output first."""
+    """The outputs in the order of their records."""
     model = models.create_model(name, **config)
     x = jnp.asarray(archive["input"], jnp.float32)
     prefix = "param/"
@@ -75,6 +77,8 @@ def _run(
     with jax.default_matmul_precision("highest"):
         logits = jax.jit(functools.partial(model.apply, train=False))(variables, x)
     logits = logits if isinstance(logits, list) else [logits]
+    if name == "unetpp":  # stored from the first column of the triangle to the last
+        logits = logits[::-1]
     return [np.asarray(output) for output in logits]
 
 
