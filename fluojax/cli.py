@@ -180,6 +180,12 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     _add_device(parser)
 
 
+def _import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help=".pth or .safetensors")
+    parser.add_argument("--model", metavar="NAME", default="cresunet")
+    parser.add_argument("--out", metavar="RUN", help="new run folder")
+
+
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = "|".join(catalog.CATALOG)
     parser.add_argument("what", nargs="?", metavar="WHAT", help=kinds)
@@ -228,6 +234,7 @@ ARGUMENTS = {
     ),
     "predict": ("masks, tables and overlays for images", _predict_arguments),
     "bench": ("time losses and operators on this machine", _bench_arguments),
+    "import": ("published weights as a run folder", _import_arguments),
     "list": ("losses, models, metrics and data sets, a line each", _list_arguments),
     "info": ("versions and devices, to paste into a bug report", _add_device),
 }
@@ -444,6 +451,13 @@ def _bench(args: argparse.Namespace, console: Console) -> int:
     )  # fmt: skip
 
 
+def _import(args: argparse.Namespace, console: Console) -> int:
+    from fluojax.jobs.import_weights import import_weights
+
+    import_weights(args.file, args.model, args.out, console)
+    return 0
+
+
 def _list(args: argparse.Namespace, console: Console) -> int:
     if args.what is not None and args.what not in catalog.CATALOG:
         raise UserError(
@@ -491,6 +505,7 @@ COMMANDS = {
     "evaluate": _evaluate,
     "predict": _predict,
     "bench": _bench,
+    "import": _import,
     "list": _list,
     "info": _info,
 }

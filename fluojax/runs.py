@@ -41,7 +41,8 @@ class Run:
       threshold: probability above which a pixel belongs to a cell.
       channels: of the images it takes.
       diameter: median cell diameter of the training images in px.
-      intensity: median 1st and 99.8th percentile of the training images.
+      intensity: median 1st and 99.8th percentile of the training images, None
+        where they are not known (imported weights).
       reference: what its data set counts against, "components" or "instances".
     """
 
@@ -53,7 +54,7 @@ class Run:
     threshold: float
     channels: int
     diameter: float
-    intensity: tuple[float, float]
+    intensity: tuple[float, float] | None
     reference: str
 
 
@@ -156,7 +157,7 @@ def open_run(folder: str | Path, *, threshold: float | None = None) -> Run:
         threshold=_threshold(config, folder) if threshold is None else threshold,
         channels=facts["channels"],
         diameter=facts["diameter"],
-        intensity=tuple(facts["intensity"]),
+        intensity=facts["intensity"] and tuple(facts["intensity"]),
         reference=facts["reference"],
     )
 

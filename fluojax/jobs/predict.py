@@ -255,10 +255,10 @@ def _note_nothing_found(rows: Mapping[str, Mapping], run, console: Console) -> N
         return
     best = max(empty, key=lambda row: row["max_probability"])
     low, high = best["range"]
-    train_low, train_high = run.intensity
+    training = "" if run.intensity is None else ", training {:g}-{:g}"
+    training = training.format(*run.intensity or ())
     console.line(
         f"0 cells in {len(empty)} of {len(rows)} images; highest probability "
         f"{best['max_probability']:.2f}, threshold {run.threshold:g}; input 1-99.8 % = "
-        f"{low:g}-{high:g}, training {train_low:g}-{train_high:g}: another normalisation "
-        "or channel? If cells are visible, lower --threshold"
+        f"{low:g}-{high:g}{training}: another normalisation or channel? If cells are visible, lower --threshold"
     )

@@ -66,8 +66,19 @@ def variables_of(state: TrainState, momentum: float) -> dict[str, Any]:
     """
     variables = {"params": state.params}
     if state.batch_stats:
-        weight = 1.0 - momentum ** max(int(state.step), 1)
+        weight = _weight(int(state.step), momentum)
         variables["batch_stats"] = jax.tree.map(
-            lambda x: x / np.float32(weight), state.batch_stats
+            lambda x: x / weight, state.batch_stats
         )
     return variables
+
+
+def stored_statistics(batch_stats: Any, step: int, momentum: float) -> Any:
+    """Running statistics as the `batch_stats` of a state: undoes `variables_of`."""
+    weight = _weight(step, momentum)
+    return jax.tree.map(lambda x: np.asarray(x) * weight, batch_stats)
+
+
+def _weight(step: int, momentum: float) -> np.float32:
+    """What sums that start at zero have of a constant after so many steps."""
+    return np.float32(1.0 - momentum ** max(step, 1))

@@ -239,12 +239,6 @@ RULES = (
         "an image without background has weight 0 there, one without cells 1; ours 1",
         no_background,
     ),
-    Rule(
-        "unknown",
-        "fluocells_*",
-        "output*",
-        "weights in a .pth beside it; compared where networks load them",
-    ),
 )
 
 
