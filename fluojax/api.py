@@ -16,6 +16,7 @@ import numpy as np
 from fluojax import config as configs
 from fluojax import runs
 from fluojax.config import Experiment
+from fluojax.exported import read_weights
 from fluojax.inference import evaluation, files, prediction, tables
 from fluojax.inference.postprocess import instances_from_probs
 from fluojax.jobs.train import train
@@ -46,8 +47,9 @@ class Prediction:
 class Model:
     """A trained run as a function from image to `Prediction`."""
 
-    def __init__(self, folder: str | Path):
-        self.run = runs.open_run(folder)
+    def __init__(self, path: str | Path):
+        weights = Path(path).suffix == ".safetensors"
+        self.run = read_weights(path) if weights else runs.open_run(path)
         self._network = runs.network_of(self.run)
 
     def __call__(self, image: np.ndarray) -> Prediction:
@@ -107,9 +109,14 @@ def fit(
     return train(configs.apply_overrides(Experiment(), fields))
 
 
-def load(folder: str | Path) -> Model:
-    """The best checkpoint of a run as a function of images."""
-    return Model(folder)
+def load(path: str | Path) -> Model:
+    """A trained network as a function of images.
+
+    Args:
+      path: run folder (its best checkpoint), or a `.safetensors` file that
+        `fluojax export` wrote.
+    """
+    return Model(path)
 
 
 def evaluate(pred: np.ndarray, true: np.ndarray, *, iou: float = 0.4) -> Scores:

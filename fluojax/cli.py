@@ -162,11 +162,14 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="WHAT", choices=("losses", "ops", "all"),
-        help="losses, ops or all")  # fmt: skip
+    parser.add_argument("what", metavar="WHAT",
+        choices=("losses", "ops", "models", "train", "all"),
+        help="losses, ops, models (a forward pass), train (a training step) or all",
+    )  # fmt: skip
     parser.add_argument(
         "--size", choices=("A", "B", "full", "small"), default="A",
-        help="A: 4x512x512 and images of 1200x1600; B: 16x512x768; full: both",
+        help="A: 4x512x512 and images of 1200x1600 (training: 4x256x256); "
+        "B: 16x512x768; full: both",
     )  # fmt: skip
     parser.add_argument("--rows", metavar="GLOB", help="e.g. 'loss/dice*'")
     parser.add_argument("--threads", metavar="N", type=int)
@@ -178,6 +181,12 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare", metavar="OLD.json", help="new / old of each row")
     parser.add_argument("--force", action="store_true", help="compare other machines")
     _add_device(parser)
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--to", metavar="FORMAT", default="safetensors")
+    parser.add_argument("--out", metavar="DIR", help="default: RUN/export")
 
 
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -234,6 +243,7 @@ ARGUMENTS = {
     ),
     "predict": ("masks, tables and overlays for images", _predict_arguments),
     "bench": ("time losses and operators on this machine", _bench_arguments),
+    "export": ("weights of a run as files for others", _export_arguments),
     "import": ("published weights as a run folder", _import_arguments),
     "list": ("losses, models, metrics and data sets, a line each", _list_arguments),
     "info": ("versions and devices, to paste into a bug report", _add_device),
@@ -451,6 +461,13 @@ def _bench(args: argparse.Namespace, console: Console) -> int:
     )  # fmt: skip
 
 
+def _export(args: argparse.Namespace, console: Console) -> int:
+    from fluojax.jobs.export import export
+
+    export(args.run, args.to, args.out, console)
+    return 0
+
+
 def _import(args: argparse.Namespace, console: Console) -> int:
     from fluojax.jobs.import_weights import import_weights
 
@@ -505,6 +522,7 @@ COMMANDS = {
     "evaluate": _evaluate,
     "predict": _predict,
     "bench": _bench,
+    "export": _export,
     "import": _import,
     "list": _list,
     "info": _info,

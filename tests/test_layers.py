@@ -18,9 +18,9 @@ LAYERS = (
     ("models", "data"),
     ("train", "inference"),
     ("runs", "bench"),
-    ("report",),
+    ("report", "exported"),
     ("jobs",),
-    ("api", "sweep", "export"),
+    ("api", "sweep"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

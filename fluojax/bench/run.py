@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fluojax.bench import peers, timing
+from fluojax.bench import networks, peers, timing
 from fluojax.bench.rows import Row, rows
 from fluojax.bench.worker import PeerError, Peers
 from fluojax.errors import UserError, nearest
@@ -45,7 +45,7 @@ def chosen(what: str, sizes: tuple[str, ...], pattern: str | None) -> list[Row]:
     Raises:
       UserError: the pattern fits none of them.
     """
-    known = [row for size in sizes for row in rows(what, size)]
+    known = [row for size in sizes for row in _rows(what, size)]
     unique = list({row.name: row for row in known}.values())
     if pattern is None:
         return unique
@@ -57,6 +57,15 @@ def chosen(what: str, sizes: tuple[str, ...], pattern: str | None) -> list[Row]:
             f"like {names[0]}"
         )
     return found
+
+
+def _rows(what: str, size: str) -> tuple[Row, ...]:
+    made = rows(what, size)
+    if what in ("train", "all"):
+        made += networks.train_rows(size)
+    if what in ("models", "all"):
+        made += networks.infer_rows(size)
+    return made
 
 
 def limit_threads(threads: int | None) -> int:

@@ -6,7 +6,6 @@ from fluojax.console import Console
 from fluojax.errors import UserError
 from fluojax.files import to_json, write_atomic
 
-WHAT = ("losses", "ops", "all")
 SIZES = {"A": ("A",), "B": ("B",), "full": ("A", "B"), "small": ("small",)}
 # Enough to see that everything runs; figures want the trials of the default.
 _SMALL_TRIALS, _SMALL_TRIAL_S = 3, 0.01

@@ -2,11 +2,12 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from fluojax import cli, losses
-from fluojax.bench import inputs, peers, rows, run, table, timing, worker
+from fluojax.bench import inputs, networks, peers, rows, run, table, timing, worker
 from fluojax.errors import UserError
 from fluojax.jobs import bench as job
 
@@ -146,3 +147,18 @@ def test_slower_and_faster_rows_are_marked():
 def test_sizes_of_the_command_line_are_those_of_the_inputs():
     known = {size for sizes in job.SIZES.values() for size in sizes}
     assert known == set(inputs.BATCHES) == set(inputs.IMAGES)
+
+
+def test_rows_of_networks_are_named_and_step_from_state_to_state():
+    names = [row.name for row in networks.train_rows("A") + networks.infer_rows("B")]
+    assert {"train/unet_31m", "train/c_resunet", "train/imsahlo"} <= set(names)
+    assert {"infer/unet_2m/B", "infer/resenc_unet/B"} <= set(names)
+    row = next(r for r in networks.train_rows("small") if "cresunet" in r.name)
+    arrays = row.arrays()
+    params, _, _, value = jax.eval_shape(row.function, arrays)
+    state = [array for name, array in arrays.items() if name.startswith("state/")]
+    count = len(jax.tree.leaves(params))
+    assert [x.shape for x in jax.tree.leaves(params)] == [
+        x.shape for x in state[:count]
+    ]
+    assert value.shape == ()

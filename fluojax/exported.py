@@ -1,0 +1,105 @@
+"""A trained network as one file of weights, and back.
+
+A `.safetensors` file holds the arrays under the paths of `models.load_flat`;
+its header, as JSON texts, the experiment (`config`) and what else using the
+network needs (`facts`). It is data: reading it executes nothing.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from fluojax import __version__
+from fluojax import config as configs
+from fluojax.errors import UserError
+from fluojax.files import to_json, write_atomic
+from fluojax.models import create_model, load_flat
+from fluojax.runs import Run
+
+FORMAT = "fluojax 1"
+_FACTS = ("step", "threshold", "channels", "diameter", "intensity", "reference")
+
+
+def write_weights(run: Run, path: Path) -> None:
+    """Writes the network of a run, atomically."""
+    leaves = flatten_dict(dict(run.variables)).items()
+    arrays = {"/".join(key[1:]): np.asarray(leaf) for key, leaf in leaves}
+    header = {
+        "format": FORMAT,
+        "fluojax": __version__,
+        "config": to_json(configs.to_dict(_without_places(run.config))),
+        "facts": to_json({name: getattr(run, name) for name in _FACTS}),
+    }
+    write_atomic(path, save(arrays, header))
+
+
+def read_weights(path: str | Path) -> Run:
+    """The run that `write_weights` wrote; its folder is that of the file.
+
+    Raises:
+      UserError: no such file, not of this format, or arrays of another model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable: {error}") from error
+    if header.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: not written by `fluojax export` (format "
+            f"{header.get('format', 'missing')!r}, needed {FORMAT!r})"
+        )
+    config, facts = _checked(path, header)
+    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
+    model = create_model(config.model, dtype=dtype, **config.model_options)
+    sizes = (max(model.min_size, 32),) * 2
+    image = jax.ShapeDtypeStruct((1, *sizes, facts["channels"]), np.float32)
+    shapes = jax.eval_shape(
+        lambda x: model.init(jax.random.key(0), x, train=False), image
+    )
+    try:
+        variables = load_flat(shapes, arrays)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    return Run(
+        folder=path.parent, config=config, model=model, variables=variables, **facts
+    )
+
+
+def _without_places(config: configs.Experiment) -> configs.Experiment:
+    """Folders are of no use elsewhere, and tell about a machine."""
+    data = config.data
+    if "/" in data and not data.startswith(("tfds:", "fnc_synth", "lesion3d_synth")):
+        data = Path(data).name
+    return dataclasses.replace(config, data=data, manual_dir=None, workdir=None)
+
+
+def _checked(path: Path, header: dict[str, str]) -> tuple[configs.Experiment, dict]:
+    try:
+        config = configs.from_dict(json.loads(header["config"]))
+        facts: dict[str, Any] = json.loads(header["facts"])
+        found = {
+            "step": int(facts["step"]),
+            "threshold": float(facts["threshold"]),
+            "channels": int(facts["channels"]),
+            "diameter": float(facts["diameter"]),
+            "intensity": facts["intensity"] and tuple(map(float, facts["intensity"])),
+            "reference": str(facts["reference"]),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: its header is damaged: {error!r}") from error
+    if not 0 <= found["threshold"] <= 1 or found["channels"] < 1:
+        raise UserError(f"{path}: its header is damaged: {found}")
+    return config, found
