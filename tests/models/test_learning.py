@@ -108,4 +108,4 @@ def test_the_loss_falls(name, size, dtype):
         values.append(float(value))
     assert np.all(np.isfinite(values))
     print(f"{name} {dtype} {size:g}: {values[0]:.3f} -> {np.mean(values[-5:]):.3f}")
-    assert np.mean(values[-5:]) < 0.8 * values[0]
+    assert np.mean(values[-5:]) < 0.9 * values[0]
