@@ -151,11 +151,18 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", default="predictions")
     parser.add_argument(
         "--save", metavar="LIST", default="masks,cells,overlay",
-        help="of masks, cells, overlay, probs",
+        help="of masks, cells, rois, overlay, geojson, probs",
     )  # fmt: skip
     parser.add_argument("--tile", metavar="N|auto|off", default="auto")
     parser.add_argument("--threshold", metavar="X|from-run", default="from-run")
     parser.add_argument("--pixel-size", metavar="UM", type=float)
+    parser.add_argument(
+        "--tta", choices=("off", "5", "8"), default="off",
+        help="average over 5 (flips, brightness) or 8 (turns, mirrors) views",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shard", metavar="K/N", default="1/1", help="every N-th image from the K-th"
+    )
     parser.add_argument("--overwrite", action="store_true")
     _add_settings(parser)
     _add_device(parser)
@@ -433,7 +440,7 @@ def _threshold(text: str) -> float | None:
 def _predict(args: argparse.Namespace, console: Console) -> int:
     threshold = _threshold(args.threshold)
     save = tuple(word.strip() for word in args.save.split(",") if word.strip())
-    known = ("masks", "cells", "overlay", "probs")
+    known = ("masks", "cells", "rois", "overlay", "geojson", "probs")
     for word in save:
         if word not in known:
             raise UserError(f"--save: {word!r} is none of {', '.join(known)}")
@@ -447,8 +454,16 @@ def _predict(args: argparse.Namespace, console: Console) -> int:
     return predict.predict_files(
         Path(args.run), args.images, Path(args.out), save=save, tile=tile,
         threshold=threshold, pixel_size_um=args.pixel_size, overwrite=args.overwrite,
-        overrides=_settings(args), console=console,
+        tta=args.tta, shard=_shard(args.shard), overrides=_settings(args),
+        console=console,
     )  # fmt: skip
+
+
+def _shard(text: str) -> tuple[int, int]:
+    first, _, second = text.partition("/")
+    if first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second):
+        return int(first), int(second)
+    raise UserError(f"--shard: needs K/N with K from 1 to N, got {text!r}")
 
 
 def _bench(args: argparse.Namespace, console: Console) -> int:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluojax.data import scaling
-from fluojax.inference import tiling
-from fluojax.models import main_output
+from fluojax.inference import augmented, tiling
+from fluojax.inference.augmented import Tta
+from fluojax.models import foreground_probability, main_output
 
 WHOLE_PIXELS = 2048 * 2048  # larger images are cut into tiles
 TILE = 1024
@@ -51,7 +52,11 @@ def create_network(
 
 
 def probabilities(
-    network: Network, image: np.ndarray, *, tile: int | None | str = "auto"
+    network: Network,
+    image: np.ndarray,
+    *,
+    tile: int | None | str = "auto",
+    tta: Tta = "off",
 ) -> np.ndarray:
     """Foreground probability of one image.
 
@@ -61,6 +66,8 @@ def probabilities(
       tile: side of the tiles in pixels, None for the whole image, or "auto":
         whole up to `WHOLE_PIXELS`. Tiles of a model with a halo give the
         result of the whole image; without, they are blended and change it.
+      tta: test-time augmentation, see `augmented.VIEWS`; probabilities are
+        averaged.
 
     Returns:
       `[H, W]` float32 in [0, 1].
@@ -74,6 +81,16 @@ def probabilities(
     if tile == "auto":
         large = tiling.needs_tiles(image.shape[:2], WHOLE_PIXELS)
         tile = (TILE if network.halo is not None else network.crop) if large else None
+    probs = augmented.average(
+        lambda view: _probabilities(network, view, tile), scaled, tta
+    )
+    return probs[:rows, :columns, 0]
+
+
+def _probabilities(
+    network: Network, scaled: np.ndarray, tile: int | None
+) -> np.ndarray:
+    """`[H, W, 1]` of one scaled image."""
     if tile is None:
         logits = tiling.predict_whole(network.logits, scaled)
     else:
@@ -84,8 +101,4 @@ def probabilities(
             halo=network.halo,
             divisor=network.divisor,
         )
-    logits = jnp.asarray(logits)
-    probs = jax.nn.sigmoid(logits[..., 0])
-    if logits.shape[-1] > 1:
-        probs = jax.nn.softmax(logits, -1)[..., -1]
-    return np.asarray(probs)[:rows, :columns]
+    return np.asarray(foreground_probability(jnp.asarray(logits)))[..., None]

@@ -23,11 +23,14 @@ def check(config: Experiment, console: Console, *, json_file: str | None = None)
     for line in facts.lines():
         console.line(line)
     console.line(f"scored      against {dataset.reference}")
-    for note in dataset.notes:
+    left_out = [note for note in dataset.notes if note.startswith("left out:")]
+    problems += left_out
+    notes = [note for note in dataset.notes if note not in left_out]
+    for note in notes:
         console.line(f"note        {note}")
     for problem in problems:
         console.line(f"problem     {problem}")
     if json_file:
-        told = {**facts.as_dict(), "notes": dataset.notes, "problems": problems}
+        told = {**facts.as_dict(), "notes": notes, "problems": problems}
         write_atomic(json_file, to_json(told))
     return 0

@@ -10,7 +10,7 @@ import glob
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,17 @@ from fluojax.data.pairing import (
 )
 from fluojax.errors import UserError, some
 from fluojax.files import to_json, write_atomic
-from fluojax.inference import files, prediction, tables
+from fluojax.inference import files, outlines, prediction, tables
+from fluojax.inference.augmented import Tta
 from fluojax.inference.postprocess import instances_from_probs
 
 RANGE = (1, 99.8)  # percentiles that describe the intensities of an image
 ENDINGS = {
     "masks": "_masks.tif",
     "cells": "_cells.csv",
+    "rois": "_rois.zip",
     "overlay": "_overlay.png",
+    "geojson": ".geojson",
     "probs": "_probs.tif",
 }
 
@@ -92,6 +95,8 @@ class Call:
     save: tuple[str, ...]
     tile: int | None | str
     pixel_size_um: float | None
+    tta: Tta = "off"
+    shard: tuple[int, int] = (1, 1)
 
     def settings(self) -> dict[str, Any]:
         """What decides the outputs; results of other settings do not mix."""
@@ -102,6 +107,7 @@ class Call:
             "threshold": self.run.threshold,
             "postprocess": configs.postprocess_options(config),
             "tile": self.tile,
+            "tta": self.tta,
             "save": sorted(self.save),
             "pixel_size_um": self.pixel_size_um,
             "data_options": asdict(config.data_options),
@@ -117,18 +123,26 @@ def predict_files(
     tile: int | None | str = "auto",
     threshold: float | None = None,
     pixel_size_um: float | None = None,
+    tta: Tta = "off",
+    shard: tuple[int, int] = (1, 1),
     overwrite: bool = False,
     overrides: Mapping[str, Any] | None = None,
     console: Console,
 ) -> int:
     """Predicts every image; returns 0, or 4 if some failed or had to be mended.
 
+    With `shard` (k, n) it takes every n-th image from the k-th on and writes
+    records of its own; whoever finds those of all n complete writes the common
+    ones.
+
     Raises:
       UserError: no run, no image, or `out` holds results of other settings.
     """
-    images = find_images(arguments)
+    number_of, shards = shard
+    images = find_images(arguments)[number_of - 1 :: shards]
     run = runs.with_overrides(runs.open_run(run_folder, threshold=threshold), overrides)
-    call = Call(run, runs.network_of(run), out, tuple(save), tile, pixel_size_um)
+    network = runs.network_of(run)
+    call = Call(run, network, out, tuple(save), tile, pixel_size_um, tta, shard)
     done = _finished(call, overwrite)
     rows, failures = dict(done), {}
     began = time.monotonic()
@@ -144,11 +158,16 @@ def predict_files(
         shown = {"images": f"{number}/{len(images)}", "image": path.name}
         console.progress(number, shown, last=number == len(images))
     _write_record(call, rows, failures)
-    write_atomic(out / "counts.csv", _counts(rows))
+    write_atomic(out / _named("counts.csv", shard), _counts(rows))
+    if shards > 1:
+        _merge(call, console)
     notes = {row["image"]: row["note"] for row in rows.values() if row["note"]}
     for name, note in notes.items():
         console.line(f"{name}: {note}")
     _note_nothing_found(rows, run, console)
+    holes = sum(row["holes"] for row in rows.values())
+    if holes and "rois" in save:
+        console.line(f"{holes} cells have holes, which ImageJ's ROIs leave out")
     cells = sum(row["count"] for row in rows.values())
     console.line(
         f"{len(images)} images, {cells:,} cells, {len(failures)} failed, "
@@ -160,16 +179,21 @@ def predict_files(
 def _predict_one(call: Call, path: Path) -> dict[str, Any]:
     """Writes the outputs of one image; its row of counts.csv and its range."""
     picture, note = _read(call.run, path)
-    probs = prediction.probabilities(call.network, picture, tile=call.tile)
+    probs = prediction.probabilities(
+        call.network, picture, tile=call.tile, tta=call.tta
+    )
     post = configs.postprocess_options(call.run.config)
     instances = instances_from_probs(probs, threshold=call.run.threshold, **post)
     count = int(instances.max(initial=0))
     spacing = call.pixel_size_um
     table = tables.cell_table(instances, picture, probs, pixel_size_um=spacing)
     caption = f"{path.stem}: {count} cells"
+    drawn = outlines.outlines(instances) if {"rois", "geojson"} & {*call.save} else []
     contents = {
         "masks": lambda: files.labels_tiff_bytes(instances, spacing),
         "cells": lambda: tables.cells_csv(path.stem, table),
+        "rois": lambda: outlines.rois_zip_bytes(drawn),
+        "geojson": lambda: outlines.geojson(drawn),
         "overlay": lambda: files.overlay_png_bytes(picture, instances, caption),
         "probs": lambda: files.probs_tiff_bytes(probs, spacing),
     }
@@ -182,6 +206,7 @@ def _predict_one(call: Call, path: Path) -> dict[str, Any]:
         "foreground_share": float((instances > 0).mean()),
         "max_probability": float(probs.max()),
         "note": note,
+        "holes": sum(bool(outline.holes) for outline in drawn),
         "range": [float(x) for x in np.percentile(picture, RANGE)],
     }
 
@@ -221,7 +246,7 @@ def _complete(out: Path, stem: str, save: Sequence[str]) -> bool:
 
 def _finished(call: Call, overwrite: bool) -> dict[str, Any]:
     """Rows of images finished earlier under the same settings."""
-    path = call.out / "predict.json"
+    path = call.out / _named("predict.json", call.shard)
     if overwrite or not path.is_file():
         return {}
     try:
@@ -229,7 +254,7 @@ def _finished(call: Call, overwrite: bool) -> dict[str, Any]:
         earlier, rows = record["settings"], record["images"]
     except (ValueError, KeyError) as error:
         raise UserError(f"{path}: damaged; --overwrite starts anew") from error
-    settings = json.loads(to_json(call.settings()))
+    settings = _plain(call.settings())
     if earlier != settings:
         changed = [k for k in settings if earlier.get(k) != settings[k]]
         raise UserError(
@@ -246,7 +271,41 @@ def _write_record(call: Call, rows, failures) -> None:
         "images": dict(sorted(rows.items())),
         "failures": dict(sorted(failures.items())),
     }
-    write_atomic(call.out / "predict.json", to_json(record))
+    write_atomic(call.out / _named("predict.json", call.shard), to_json(record))
+
+
+def _named(name: str, shard: tuple[int, int]) -> str:
+    """`counts.csv`, or `counts.2-of-5.csv` for a shard."""
+    if shard == (1, 1):
+        return name
+    stem, _, ending = name.partition(".")
+    return f"{stem}.{shard[0]}-of-{shard[1]}.{ending}"
+
+
+def _merge(call: Call, console: Console) -> None:
+    """Common records, if those of all shards are there, of these settings."""
+    shards = call.shard[1]
+    records = []
+    for number in range(1, shards + 1):
+        path = call.out / _named("predict.json", (number, shards))
+        counts = call.out / _named("counts.csv", (number, shards))
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        # Its counts are written last.
+        if not counts.is_file() or record["settings"] != _plain(call.settings()):
+            return
+        records.append(record)
+    rows = {stem: row for record in records for stem, row in record["images"].items()}
+    failures = {k: v for record in records for k, v in record["failures"].items()}
+    _write_record(replace(call, shard=(1, 1)), rows, failures)
+    write_atomic(call.out / "counts.csv", _counts(rows))
+    console.line(f"all {shards} shards are done: {len(rows)} images in counts.csv")
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(to_json(settings))
 
 
 def _note_nothing_found(rows: Mapping[str, Mapping], run, console: Console) -> None:

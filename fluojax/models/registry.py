@@ -136,3 +136,10 @@ def _tuples(value: Any) -> Any:
 def main_output(outputs: jax.Array | list[jax.Array]) -> jax.Array:
     """The logits at full size, the first where deep supervision gives several."""
     return outputs[0] if isinstance(outputs, list) else outputs
+
+
+def foreground_probability(logits: jax.Array) -> jax.Array:
+    """`[...]` probability of the last class from logits `[..., K]`."""
+    if logits.shape[-1] == 1:
+        return jax.nn.sigmoid(logits[..., 0])
+    return jax.nn.softmax(logits, -1)[..., -1]

@@ -67,9 +67,7 @@ def variables_of(state: TrainState, momentum: float) -> dict[str, Any]:
     variables = {"params": state.params}
     if state.batch_stats:
         weight = _weight(int(state.step), momentum)
-        variables["batch_stats"] = jax.tree.map(
-            lambda x: x / weight, state.batch_stats
-        )
+        variables["batch_stats"] = jax.tree.map(lambda x: x / weight, state.batch_stats)
     return variables
 
 

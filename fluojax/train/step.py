@@ -17,7 +17,7 @@ from fluojax import losses, ops
 from fluojax.config import Term
 from fluojax.data import scaling
 from fluojax.data.augment import Augmentation
-from fluojax.models import main_output
+from fluojax.models import foreground_probability, main_output
 from fluojax.train.state import TrainState
 from fluojax.train.supervision import supervised
 
@@ -192,13 +192,6 @@ def make_eval_step(
         return foreground_probability(logits), values
 
     return eval_step
-
-
-def foreground_probability(logits: jax.Array) -> jax.Array:
-    """`[B, H, W]` probability of the last class from `[B, H, W, K]` logits."""
-    if logits.shape[-1] == 1:
-        return jax.nn.sigmoid(logits[..., 0])
-    return jax.nn.softmax(logits, -1)[..., -1]
 
 
 def _background(logits: jax.Array) -> jax.Array | float:
