@@ -61,7 +61,7 @@ class Experiment:
     crop: int | None = None  # pixels; none: six cell diameters of the data
     foreground_crops: float = 0.5  # probability that a crop is centred on a cell
     touching_gap: int = 0  # px of background learned between touching cells
-    augmentation: Literal["default", "study", "none"] = "default"
+    augmentation: Literal["default", "study", "imsahlo", "none"] = "default"
     model: str = "cresunet"
     model_options: Options = field(default_factory=dict)
     loss: tuple[Term, ...] = (

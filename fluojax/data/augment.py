@@ -8,6 +8,7 @@ three together: the image linearly and reflected at the border, instances and
 an object may be cut or vanish.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,15 @@ class Preset:
       photometric: probability of a change of brightness and contrast.
       brightness, contrast: drawn from +- these.
       noise: standard deviation of Gaussian noise, in units of the image.
+      noisy: probability of that noise.
+      elastic: probability of an elastic deformation.
+      elastic_alpha, elastic_sigma: its amplitude and smoothness in pixels, see
+        `ops.elastic_coordinates`.
+      grid: probability of a grid distortion.
+      grid_cells, grid_limit: see `ops.grid_distortion_coordinates`.
+      blur: probability of a Gaussian blur.
+      blur_sigma: its standard deviation is drawn from 0 to this, in pixels.
+      clahe: whether contrast is equalised (8 x 8 tiles, clip limit 3) at the end.
     """
 
     flip_rows: float = 0.5
@@ -46,14 +56,41 @@ class Preset:
     brightness: float = 0.1
     contrast: float = 0.1
     noise: float = 0.01
+    noisy: float = 1.0
+    elastic: float = 0.0
+    elastic_alpha: float = 80.0
+    elastic_sigma: float = 8.0
+    grid: float = 0.0
+    grid_cells: int = 5
+    grid_limit: tuple[float, float] = (0.7, 1.3)
+    blur: float = 0.0
+    blur_sigma: float = 1.5
+    clahe: bool = False
 
 
 # "study" is the loss study's program: a horizontal flip, fastai's affine and
-# lighting draws, neither quarter turns nor noise.
+# lighting draws, neither quarter turns nor noise. "imsahlo" names what that
+# paper lists; probabilities, noise and the elastic field are ours.
 PRESETS = {
     "default": Preset(),
     "study": Preset(flip_rows=0.0, quarter_turns=False, noise=0.0),
+    "imsahlo": Preset(
+        quarter_turns=False,
+        affine=0.5,
+        degrees=45.0,
+        zoom=(1.0, 1.0),
+        brightness=0.3,
+        contrast=0.3,
+        noise=0.02,
+        noisy=0.5,
+        elastic=0.5,
+        grid=0.5,
+        blur=0.5,
+        clahe=True,
+    ),
 }
+# Displacements are drawn on a grid so much wider; see `ops.elastic_coordinates`.
+_COARSE = 4
 
 
 def augmentation(name: str) -> Augmentation | None:
@@ -71,10 +108,14 @@ def augmentation(name: str) -> Augmentation | None:
     preset = PRESETS[name]
 
     def augment(key, image, instances, where):
-        geometry, light, noise = jax.random.split(key, 3)
+        geometry, light, noise, soft = jax.random.split(key, 4)
         example = transform(geometry, image, instances, where, preset)
         image = relight(light, example[0], preset)
-        return add_noise(noise, image, preset.noise), *example[1:]
+        image = soften(soft, image, preset)
+        image = add_noise(noise, image, preset.noise, preset.noisy)
+        if preset.clahe:
+            image = jax.vmap(lambda x: ops.clahe(x, 3.0), -1, -1)(image)
+        return image, *example[1:]
 
     return augment
 
@@ -86,9 +127,10 @@ def transform(
     where: jax.Array,
     preset: Preset,
 ) -> Example:
-    """Flips, quarter turns, rotation and zoom as one resampling."""
+    """Flips, turns, zoom and warps as one resampling."""
     matrix = draw_matrix(key, preset, square=image.shape[0] == image.shape[1])
-    coords = ops.affine_coordinates(instances.shape, matrix)
+    places = draw_warp(key, instances.shape, preset)
+    coords = ops.affine_coordinates(instances.shape, matrix, places)
     planes = jnp.moveaxis(image, -1, 0)
     planes = jax.vmap(lambda plane: ops.sample(plane, coords, mode="reflect"))(planes)
     # A pixel reaches half a pixel beyond its centre, hence the grid.
@@ -130,6 +172,44 @@ def draw_matrix(key: jax.Array, preset: Preset, *, square: bool) -> jax.Array:
     return turned * flips[None, :]
 
 
+def draw_warp(
+    key: jax.Array, shape: tuple[int, ...], preset: Preset
+) -> jax.Array | None:
+    """`[2, H, W]` places after grid distortion and elastic deformation, if any."""
+    places = None
+    keys = jax.random.split(jax.random.fold_in(key, 1), 4)
+    still = jnp.stack(jnp.meshgrid(*map(jnp.arange, shape), indexing="ij"))
+    still = still.astype(jnp.float32)
+    if preset.grid:
+        places = ops.grid_distortion_coordinates(
+            keys[0], shape, num_steps=preset.grid_cells, limit=preset.grid_limit
+        )
+        places = jnp.where(jax.random.uniform(keys[1]) < preset.grid, places, still)
+    if preset.elastic:
+        moved = ops.elastic_coordinates(
+            keys[2],
+            shape,
+            alpha=preset.elastic_alpha,
+            sigma=preset.elastic_sigma,
+            coarse=_COARSE,
+        )
+        applied = jax.random.uniform(keys[3]) < preset.elastic
+        places = still if places is None else places
+        places = places + jnp.where(applied, moved - still, 0.0)
+    return places
+
+
+def soften(key: jax.Array, image: jax.Array, preset: Preset) -> jax.Array:
+    """A Gaussian blur of drawn width."""
+    if not preset.blur:
+        return image
+    chance, width = jax.random.uniform(key, (2,))
+    sigma = jnp.where(chance < preset.blur, preset.blur_sigma * width, 0.0)
+    size = 2 * math.ceil(3 * preset.blur_sigma) + 1
+    blur = jax.vmap(lambda x: ops.gaussian_blur(x, sigma, ksize=size), -1, -1)
+    return blur(image)
+
+
 def relight(key: jax.Array, image: jax.Array, preset: Preset) -> jax.Array:
     """A common change of brightness and contrast for all channels."""
     chance, brightness, contrast = jax.random.uniform(key, (3,))
@@ -141,9 +221,14 @@ def relight(key: jax.Array, image: jax.Array, preset: Preset) -> jax.Array:
     return jnp.where(chance < preset.photometric, changed, image)
 
 
-def add_noise(key: jax.Array, image: jax.Array, deviation: float) -> jax.Array:
+def add_noise(
+    key: jax.Array, image: jax.Array, deviation: float, chance: float = 1.0
+) -> jax.Array:
     """Gaussian noise, clipped to [0, 1]; nothing at all for deviation 0."""
     if deviation == 0:
         return image
     noise = deviation * jax.random.normal(key, image.shape, image.dtype)
+    if chance < 1:
+        drawn = jax.random.uniform(jax.random.fold_in(key, 1)) < chance
+        noise = jnp.where(drawn, noise, 0.0)
     return jnp.clip(image + noise, 0, 1)

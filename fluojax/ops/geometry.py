@@ -113,13 +113,17 @@ def _between_centres(shape: tuple[int, ...], coords: jax.Array) -> jax.Array:
     return jnp.stack(inside).all(0)
 
 
-def affine_coordinates(shape: tuple[int, ...], matrix: ArrayLike) -> jax.Array:
+def affine_coordinates(
+    shape: tuple[int, ...], matrix: ArrayLike, places: ArrayLike | None = None
+) -> jax.Array:
     """Where each pixel of the result comes from: `matrix` about the image centre.
 
     Args:
       shape: size of the result and of the source, rank 2 or 3.
       matrix: `[len(shape), len(shape)]`, maps an offset from the centre in the
         result to one in the source, axes in the order of `shape`.
+      places: `[len(shape), *shape]` places to map, such as those of
+        `elastic_coordinates`; None maps the pixels themselves.
 
     Returns:
       `[len(shape), *shape]` for `sample`; exact where the matrix holds only 0
@@ -137,11 +141,15 @@ def affine_coordinates(shape: tuple[int, ...], matrix: ArrayLike) -> jax.Array:
         )
     matrix = _floating(matrix)
     centres = [(n - 1) / 2 for n in shape]
-    axes = [
-        jnp.arange(n, dtype=matrix.dtype) - c
-        for n, c in zip(shape, centres, strict=True)
-    ]
-    offsets = jnp.meshgrid(*axes, indexing="ij")
+    if places is None:
+        axes = [
+            jnp.arange(n, dtype=matrix.dtype) - c
+            for n, c in zip(shape, centres, strict=True)
+        ]
+        offsets = jnp.meshgrid(*axes, indexing="ij")
+    else:
+        places = jnp.asarray(places, matrix.dtype)
+        offsets = [p - c for p, c in zip(places, centres, strict=True)]
     # Written out: an accelerator's fast matrix product would move whole pixels.
     return jnp.stack(
         [

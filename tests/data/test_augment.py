@@ -193,6 +193,43 @@ def test_noise_has_the_deviation_asked_for_and_is_clipped():
     np.testing.assert_array_equal(augment.add_noise(jax.random.key(0), image, 0), image)
 
 
+# --- warps ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["elastic", "grid"])
+def test_a_warp_moves_picture_and_cells_together(kind):
+    preset = with_preset(**{kind: 1.0})
+    image, cells, where = moved(preset, 4)
+    # The second channel is the label map as grey values, interpolated linearly:
+    # inside blocks both say the same.
+    grey = np.asarray(image[..., 1]) * labels().max()
+    lowest, highest = minimum_filter(cells, 3), maximum_filter(cells, 3)
+    flat = (lowest == highest) & np.asarray(where)
+    assert flat.sum() > 50
+    assert np.median(np.abs(grey - cells)[flat]) < 1e-2
+    assert np.mean(np.asarray(cells) != labels()) > 0.05
+
+
+def test_warps_come_as_often_as_asked():
+    preset = with_preset(elastic=0.3, grid=0.5)
+    draw = jax.jit(jax.vmap(lambda key: augment.draw_warp(key, (16, 16), preset)))
+    still = np.stack(np.indices((16, 16)))
+    places = np.asarray(draw(jax.random.split(jax.random.key(0), 400)))
+    untouched = np.mean(np.all(places == still, axis=(1, 2, 3)))
+    assert untouched == pytest.approx(0.7 * 0.5, abs=0.07)
+
+
+def test_blur_is_drawn_and_keeps_the_mean():
+    image = example()[0]
+    preset = with_preset(blur=0.5, blur_sigma=2.0)
+    soften = jax.jit(lambda key: augment.soften(key, image, preset))
+    found = [np.asarray(soften(key)) for key in jax.random.split(jax.random.key(0), 40)]
+    kept = np.mean([np.allclose(x, image, atol=1e-6) for x in found])
+    assert 0.25 < kept < 0.75
+    for blurred in found:
+        assert blurred.mean() == pytest.approx(float(image.mean()), rel=0.01)
+
+
 # --- the whole --------------------------------------------------------------------------
 
 
@@ -237,7 +274,21 @@ def test_different_keys_give_different_pictures():
     assert len(pictures) == 8
 
 
-@pytest.mark.parametrize("name", ["default", "study"])
+def test_warps_are_the_same_under_jit_and_vmap_but_for_roundings():
+    # Equalising makes a rounded level visible.
+    function = augment.augmentation("imsahlo")
+    keys = jax.random.split(jax.random.key(1), 4)
+    batch = [jnp.stack([x] * 4) for x in example()]
+    batched = jax.jit(jax.vmap(function))(keys, *batch)
+    single = jax.jit(function)
+    for i, key in enumerate(keys):
+        image, cells, where = single(key, *example())
+        assert np.mean(np.abs(batched[0][i] - image) > 1e-3) < 0.01
+        assert np.mean(batched[1][i] != cells) < 0.005
+        assert np.mean(batched[2][i] != where) < 0.005
+
+
+@pytest.mark.parametrize("name", ["default", "study", "imsahlo"])
 def test_sizes_types_and_range_stay(name):
     image, cells, where = augment.augmentation(name)(
         jax.random.key(0), *example((20, 33))
