@@ -3,7 +3,8 @@ r"""Does the local-moment loss help? Cross-entropy + Dice with and without it.
 Run:   python experiments/moment_check.py --data DATA --out runs/moment_check
        (DATA: a folder of images and instance masks; ran on DSB2018 fluorescence)
 Quick: add --steps 20 --seeds 1
-Known: no full run yet
+Known: 3 seeds x 500 steps, two CPU cores, 0.8 h: no difference beyond the spread of
+       the seeds (experiments/results/moment_check)
 
 Two configurations, equal in everything but one term, over the same seeds. Weight
 and scales of the moment term were set from its documentation before any run:
