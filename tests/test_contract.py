@@ -24,6 +24,11 @@ def _mask(metric):
     return lambda true, pred: metric(true > 0, pred > 0)
 
 
+def _sure(metric):
+    """A metric of a mask and probabilities, which are high at cells."""
+    return lambda true, pred: metric(true > 0, jnp.where(pred > 0, 0.9, 0.2))
+
+
 def _few(metric, **options):
     return functools.partial(metric, max_instances=8, **options)
 
@@ -115,6 +120,18 @@ METRICS = (
     ("ensemble_dice", _few(metrics.ensemble_dice)),
     ("seg_score", _few(metrics.seg_score)),
     ("det_score", _few(metrics.det_score)),
+    ("hausdorff", _mask(metrics.hausdorff)),
+    ("hausdorff/95", _mask(functools.partial(metrics.hausdorff, percentile=95))),
+    ("average_surface_distance", _mask(metrics.average_surface_distance)),
+    ("surface_dice", _mask(metrics.surface_dice)),
+    ("surface_dice_subpixel", _mask(metrics.surface_dice_subpixel)),
+    ("boundary_f1", _mask(metrics.boundary_f1)),
+    ("boundary_iou", _mask(metrics.boundary_iou)),
+    ("cldice", _mask(metrics.cldice)),
+    ("betti_error", _mask(metrics.betti_error)),
+    ("betti_error/patch", _mask(functools.partial(metrics.betti_error, patch=5))),
+    ("expected_calibration_error", _sure(metrics.expected_calibration_error)),
+    ("brier_score", _sure(metrics.brier_score)),
     ("mae", _counts(metrics.mae)),
     ("medae", _counts(metrics.medae)),
     ("mpe", _counts(metrics.mpe)),

@@ -12,7 +12,6 @@ import zipfile
 from typing import NamedTuple
 
 import numpy as np
-import roifile
 from scipy import ndimage
 
 # Every zip member has this date, so that repeated calls give the same bytes.
@@ -81,6 +80,8 @@ def rois_zip_bytes(found: list[Outline]) -> bytes:
     The second piece of a cell is named `label-2`. A polygon of ImageJ has no
     holes; those of a cell are left out.
     """
+    import roifile
+
     buffer = io.BytesIO()
     pieces: dict[int, int] = {}
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

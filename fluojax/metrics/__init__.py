@@ -2,10 +2,12 @@
 
 Pure functions for `jit` and `vmap`, 2-D and 3-D, without a call to the host.
 `pixel` compares masks and class maps, `objects` label maps, `counting` numbers
-of cells, and `running` carries sums over batches and devices.
+of cells, `surface` outlines, `topology` components, holes and centre lines,
+`calibration` probabilities, and `running` carries sums over batches and devices.
 """
 
 from fluojax.metrics.agreement import DetScore, PanopticQuality, SegScore
+from fluojax.metrics.calibration import brier_score, expected_calibration_error
 from fluojax.metrics.counting import mae, mape, medae, mpe, mpe_fluocells, rmse
 from fluojax.metrics.objects import (
     FluocellsSummary,
@@ -51,8 +53,26 @@ from fluojax.metrics.running import (
     zero_objects,
     zero_pixels,
 )
+from fluojax.metrics.surface import (
+    BoundaryScores,
+    average_surface_distance,
+    boundary_f1,
+    boundary_iou,
+    hausdorff,
+    surface_dice,
+    surface_dice_subpixel,
+)
+from fluojax.metrics.topology import (
+    ClDice,
+    betti_error,
+    betti_numbers,
+    cldice,
+    euler_number,
+)
 
 __all__ = [
+    "BoundaryScores",
+    "ClDice",
     "DetScore",
     "FluocellsSummary",
     "ImageMean",
@@ -68,12 +88,22 @@ __all__ = [
     "add",
     "aggregated_jaccard",
     "average_precision",
+    "average_surface_distance",
     "balanced_accuracy",
+    "betti_error",
+    "betti_numbers",
+    "boundary_f1",
+    "boundary_iou",
+    "brier_score",
+    "cldice",
     "confusion",
     "det_score",
     "dice",
     "ensemble_dice",
+    "euler_number",
+    "expected_calibration_error",
     "fluocells_summary_legacy",
+    "hausdorff",
     "image_mean",
     "iou",
     "macro_f1",
@@ -97,6 +127,8 @@ __all__ = [
     "rmse",
     "seg_score",
     "specificity",
+    "surface_dice",
+    "surface_dice_subpixel",
     "weighted_f1",
     "zero_objects",
     "zero_pixels",

@@ -112,9 +112,24 @@ def squares_up_to(mask: jax.Array, distance: float) -> jax.Array:
     return _squares(mask, (1.0,) * mask.ndim, distance)
 
 
+def squares_at(
+    places: jax.Array, mask: jax.Array, spacing: tuple[float, ...]
+) -> jax.Array:
+    """Squared distances to the nearest False pixel, exact where `places` is True.
+
+    Other pixels have some value beyond theirs. Along the last axis the search
+    ends with the farthest of the places, which are often near while most of the
+    background is far.
+    """
+    return _squares(mask, spacing, places=places)
+
+
 @functools.partial(jax.jit, static_argnames=("spacing", "up_to"))
 def _squares(
-    mask: jax.Array, spacing: tuple[float, ...], up_to: float = math.inf
+    mask: jax.Array,
+    spacing: tuple[float, ...],
+    up_to: float = math.inf,
+    places: jax.Array | None = None,
 ) -> jax.Array:
     """Squared distances to the nearest False pixel."""
     if mask.size == 0:
@@ -141,7 +156,9 @@ def _squares(
 
     field = ((squares,), ())
     for axis in range(1, mask.ndim):
-        field = along_axis(field, axis, spacing[axis], nearer, largest)
+        last = axis == mask.ndim - 1
+        counts = places if last else None
+        field = along_axis(field, axis, spacing[axis], nearer, largest, places=counts)
     return field[0][0]
 
 
@@ -153,6 +170,7 @@ def along_axis(
     largest: Callable[[Field], jax.Array],
     scale: int = 1,
     nothing: float = math.inf,
+    places: jax.Array | None = None,
 ) -> Field:
     """Lets every pixel offer its places to all pixels of its line along `axis`.
 
@@ -163,6 +181,9 @@ def along_axis(
     step more compares only direct neighbours, at the price 2k + 1, the
     difference of the squares; d steps at once those up to d away, at
     (k + d)² - k² = d (2k + d).
+
+    With `places` the search ends as soon as the nearest of these pixels are
+    exact; this needs `scale` 1 and a single square each.
     """
     length = field[0][0].shape[axis]
     unit = spacing * spacing * scale
@@ -185,7 +206,12 @@ def along_axis(
         return tuple(s + price for s in squares), ids
 
     def unfinished(state) -> jax.Array:
-        steps, _, limit = state
+        steps, padded, limit = state
+        if places is not None:
+            # Here and not in the body, where XLA would compute the comparisons
+            # again, pixel by pixel, for this maximum.
+            near = neighbour(padded, 0, jnp.zeros_like(limit))[0][0]
+            limit = jnp.minimum(limit, jnp.max(jnp.where(places, near, 0.0)))
         reached = steps.astype(limit.dtype) * spacing
         return (steps < length - 1) & (reached * reached < limit)
 

@@ -92,6 +92,37 @@ def test_passes_follow_the_largest_distance_not_the_image(monkeypatch):
     assert turns[1] == 0
 
 
+@pytest.mark.parametrize("shape", [(30, 40), (9, 10, 30)])
+def test_distances_at_some_places_are_exact_there(shape):
+    rng = np.random.default_rng(0)
+    mask, places = rng.random(shape) > 0.01, rng.random(shape) < 0.05
+    spacing = (2.0, 0.5, 1.0)[: len(shape)]
+    expected = ndimage.distance_transform_edt(mask, spacing)[places] ** 2
+    found = distance.squares_at(jnp.asarray(places), jnp.asarray(mask), spacing)
+    np.testing.assert_allclose(np.asarray(found)[places], expected, rtol=1e-5)
+    nowhere = distance.squares_at(jnp.asarray(places), jnp.ones(shape, bool), spacing)
+    assert np.all(np.isinf(nowhere))
+
+
+def test_near_places_end_the_search(monkeypatch):
+    turns = []
+
+    def loop(unfinished, turn, state):
+        while unfinished(state):
+            state = turn(state)
+            turns.append(0)
+        return state
+
+    monkeypatch.setattr(distance.lax, "while_loop", loop)
+    mask = np.ones((4, 300), bool)
+    mask[:, 0] = False  # up to 299 pixels away
+    places = np.zeros_like(mask)
+    places[:, :3] = True
+    arrays = jnp.asarray(mask), (1.0, 1.0)
+    distance._squares.__wrapped__(*arrays, places=jnp.asarray(places))
+    assert len(turns) == 1
+
+
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
