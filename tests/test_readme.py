@@ -92,3 +92,26 @@ def test_the_page_of_the_losses_runs_and_names_every_loss():
     assert told == public - {"create_loss"}
     for target in re.findall(r"\]\(([^)]+)\)", page):
         assert (ROOT / "fluojax/losses" / target).exists(), target
+
+
+def test_the_page_of_the_models_runs_and_names_every_architecture(capsys):
+    from fluojax import models
+
+    page = (ROOT / "fluojax/models/README.md").read_text(encoding="utf-8")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(compile(block, "models/README.md", "exec"), names)
+    assert names["logits"].shape == (1, 50, 70, 1)
+    assert "total" in capsys.readouterr().out
+    told = set()
+    for line in re.findall(r"^\| (`[^|]*) \|", page, re.M):
+        for name in re.findall(r"`([a-z0-9_]+)`", line):
+            base = name if name[0] != "_" else base_of(line, name) + name
+            told.add(base)
+    assert told == set(models.list_models())
+
+
+def base_of(line, ending):
+    """The last whole name before an ending such as `_small`."""
+    before = line[: line.index(f"`{ending}`")]
+    return re.findall(r"`([a-z][a-z0-9_]*)`", before)[-1]
