@@ -61,7 +61,7 @@ def test_two_commands_set_a_machine_up():
     installs = re.findall(r"^pip install.*$", "\n".join(blocks("bash")), re.M)
     assert installs == [
         'pip install ".[train]" && fluojax demo',
-        'pip install -e ".[test]" && python -m pytest -q -n 2',
+        'pip install -e ".[test]" && python -m pytest -q -n 2 --dist worksteal',
     ]
 
 
