@@ -1,6 +1,7 @@
 """The pure step alone and under pmap, on a 16-pixel model."""
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -209,6 +210,36 @@ def test_labels_are_foreground_or_background_and_foreground():
     instances = jnp.array([[[0, 2], [7, 0]]])
     np.testing.assert_array_equal(labels_of(instances, 1)[0, ..., 0], [[0, 1], [1, 0]])
     np.testing.assert_array_equal(labels_of(instances, 2)[0, ..., 0], [[1, 0], [0, 1]])
+
+
+def test_every_supervised_output_is_trained_and_the_first_is_scored():
+    class TwoHeads(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            fine = nn.Conv(1, (1, 1), name="fine")(x)
+            coarse = nn.Conv(1, (1, 1), name="coarse")(x[:, ::2, ::2])
+            coarsest = nn.Conv(1, (1, 1), name="coarsest")(x[:, ::4, ::4])
+            return [fine, coarse, coarsest]
+
+    model, loss = TwoHeads(), create_loss(LOSS)
+    optimizer = create_optimizer("sgd", create_schedule("constant", 0.1, 10))
+    options = {"scaling_kind": "fixed"}
+    step = make_train_step(
+        model, loss, optimizer, key=jax.random.key(3), augment=None, **options
+    )
+    image = jnp.zeros((1, 16, 16, 1))
+    state = create_state(model, optimizer, jax.random.key(0), image)
+    new, metrics = jax.jit(step)(state, a_batch())
+    moved = {
+        name: float(jnp.abs(new.params[name]["kernel"] - old["kernel"]).max())
+        for name, old in state.params.items()
+    }
+    assert moved["fine"] > 0 and moved["coarse"] > 0 and moved["coarsest"] == 0
+    assert np.isfinite(metrics["loss"])
+    probs, _ = make_eval_step(model, loss, **options)(
+        variables_of(state, 0.9), a_batch()
+    )
+    assert probs.shape == (8, 16, 16)
 
 
 def test_a_gap_is_left_only_where_cells_touch():
