@@ -401,9 +401,28 @@ METRICS = {
         "TP / (TP + FP + FN) of objects at ten IoU thresholds",
         "Data Science Bowl 2018; Weigert et al., WACV 2020",
     ),
+    "average_surface_distance": Entry(
+        "mean distance of the outlines: ASD, ASSD or MASD",
+        "Heimann et al., IEEE TMI 2009",
+    ),
     "balanced_accuracy": Entry(
         "mean recall over the classes of the truth", "definition"
     ),
+    "betti_error": Entry(
+        "differences in numbers of components, holes, cavities, also by patches",
+        "after Hu et al., NeurIPS 2019",
+    ),
+    "betti_numbers": Entry("components, holes or tunnels, cavities", "definition"),
+    "boundary_f1": Entry(
+        "F1 of outlines within a tolerance", "Csurka et al., BMVC 2013"
+    ),
+    "boundary_iou": Entry(
+        "Jaccard index of bands along the outlines", "Cheng et al., CVPR 2021"
+    ),
+    "brier_score": Entry(
+        "mean squared error of probabilities", "Brier, Monthly Weather Review 1950"
+    ),
+    "cldice": Entry("overlap of centre lines", "Shit et al., clDice, CVPR 2021"),
     "confusion": Entry("pixels per true and predicted class", "definition"),
     "det_score": Entry(
         "DET: cost of repairing the detected objects", "Matula et al., PLoS ONE 2015"
@@ -413,9 +432,18 @@ METRICS = {
         "Dice2 over all overlapping pairs of objects",
         "Vu et al., Front. Bioeng. Biotechnol. 2019",
     ),
+    "euler_number": Entry("components - holes (- tunnels + cavities)", "definition"),
+    "expected_calibration_error": Entry(
+        "distance of confidence and frequency: ECE, RMS or maximum",
+        "Guo et al., ICML 2017",
+    ),
     "fluocells_summary_legacy": Entry(
         "data-set summary exactly as the study's program computes it",
         "Clissa et al., program fluocells",
+    ),
+    "hausdorff": Entry(
+        "largest distance of the outlines, HD95 with percentile=95",
+        "Huttenlocher et al., IEEE TPAMI 1993",
     ),
     "image_mean": Entry(
         "mean over images that skips undefined values and counts the rest", "definition"
@@ -466,6 +494,14 @@ METRICS = {
         "SEG: mean IoU over the true objects", "Maska et al., Bioinformatics 2014"
     ),
     "specificity": Entry("TN / (TN + FP) of two masks", "definition"),
+    "surface_dice": Entry(
+        "share of edge pixels within a tolerance (NSD)",
+        "Nikolov et al., J. Med. Internet Res. 2021",
+    ),
+    "surface_dice_subpixel": Entry(
+        "the same by length, of outlines between the pixels",
+        "Nikolov et al., J. Med. Internet Res. 2021",
+    ),
     "weighted_f1": Entry(
         "mean of F1 over classes, weighted by true pixels", "definition"
     ),
@@ -477,8 +513,32 @@ DATA = {
         "after Morelli et al. 2021",
     ),
     "tfds:fnc_synth": Entry("the same, built once by tfds", ""),
+    "tfds:fnc_v1": Entry(
+        "neurons, 283 images; /authors, /by_animal, /imsahlo_512x768",
+        "Morelli et al., Scientific Reports 2021",
+    ),
+    "tfds:fnc_v2": Entry(
+        "neurons in three stains, 1,874 images; /yellow, /green, /red",
+        "Clissa et al., Scientific Data 2024",
+    ),
+    "tfds:sbsst265": Entry(
+        "nuclei at 10x to 63x, 79 images; /csv, /all",
+        "Kromp et al., Scientific Data 2020",
+    ),
+    "tfds:dsb2018": Entry(
+        "nuclei of many kinds, 670 images; /fluo, /stained, /all",
+        "Caicedo et al., Nature Methods 2019",
+    ),
+    "tfds:bbbc039": Entry(
+        "nuclei of U2OS cells, 200 images", "Ljosa et al., Nature Methods 2012"
+    ),
+    "tfds:atlas_r2": Entry(
+        "lesions of strokes in MRI, 955 volumes", "Liew et al., Scientific Data 2022"
+    ),
     "FOLDER": Entry(
-        "a folder of images with masks: images/ + masks/, Cellpose, DSB2018", ""
+        "a folder of images with masks: images/ + masks/, Cellpose, nnU-Net, DSB2018, "
+        "SMP",
+        "",
     ),
 }
 

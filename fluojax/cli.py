@@ -161,6 +161,10 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
         help="average over 5 (flips, brightness) or 8 (turns, mirrors) views",
     )  # fmt: skip
     parser.add_argument(
+        "--measure", choices=("basic", "full"), default="basic",
+        help="full: also eccentricity, orientation, perimeter and solidity of cells",
+    )  # fmt: skip
+    parser.add_argument(
         "--shard", metavar="K/N", default="1/1", help="every N-th image from the K-th"
     )
     parser.add_argument("--overwrite", action="store_true")
@@ -215,6 +219,9 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             flag, dest=f"data_options.{field}", metavar=metavar, help=text
         )
     group.add_argument(
+        "--manual-dir", metavar="DIR", help="where the files of a tfds:NAME lie"
+    )
+    group.add_argument(
         "--skip-bad", dest="data_options.skip_bad", action="store_const", const="true",
         help="leave out files that cannot be read",
     )  # fmt: skip
@@ -226,7 +233,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def _settings(args: argparse.Namespace) -> dict[str, str]:
     """Flags about images, then --set, as overrides of the experiment."""
-    flags = {k: v for k, v in vars(args).items() if k.startswith("data_options.")}
+    flags = {
+        name: value
+        for name, value in vars(args).items()
+        if name.startswith("data_options.") or name == "manual_dir"
+    }
     given = {name: value for name, value in flags.items() if value is not None}
     return given | configs.parse_assignments(args.set)
 
@@ -454,7 +465,8 @@ def _predict(args: argparse.Namespace, console: Console) -> int:
     return predict.predict_files(
         Path(args.run), args.images, Path(args.out), save=save, tile=tile,
         threshold=threshold, pixel_size_um=args.pixel_size, overwrite=args.overwrite,
-        tta=args.tta, shard=_shard(args.shard), overrides=_settings(args),
+        tta=args.tta, shard=_shard(args.shard), shapes=args.measure == "full",
+        overrides=_settings(args),
         console=console,
     )  # fmt: skip
 

@@ -129,7 +129,10 @@ def postprocess_options(config: Experiment) -> dict[str, Any]:
 
 def default_workdir(config: Experiment) -> str:
     """`runs/<data>_<model>_<loss>/seed<k>`."""
-    data = Path(config.data.removeprefix("tfds:")).name
+    data = config.data
+    if data.startswith("tfds:"):
+        data = data.removeprefix("tfds:").replace("/", "_")
+    data = Path(data).name
     loss = "+".join(term.name.removesuffix("_loss") for term in config.loss)
     return f"runs/{data}_{config.model}_{loss}/seed{config.seed}"
 

@@ -194,7 +194,7 @@ def with_overrides(run: Run, overrides: Mapping[str, Any] | None) -> Run:
     """
     if not overrides:
         return run
-    allowed = ("data_options", "postprocess", "postprocess_options")
+    allowed = ("data_options", "manual_dir", "postprocess", "postprocess_options")
     for key in overrides:
         if key.split(".")[0] not in allowed:
             raise UserError(

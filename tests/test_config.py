@@ -134,6 +134,8 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, name, text, told):
 def test_the_default_folder_says_what_ran():
     config = Experiment(data="some/where/cells", model="unet", seed=4)
     assert default_workdir(config) == "runs/cells_unet_cross_entropy+dice/seed4"
+    named = apply_overrides(config, {"data": "tfds:fnc_v2/green"})
+    assert default_workdir(named).startswith("runs/fnc_v2_green_unet_")
 
 
 def test_postprocess_options_lie_on_top_of_the_preset():

@@ -1,10 +1,13 @@
 """tfds builders; needs tensorflow-datasets and array_record, not TensorFlow.
 
 Every builder writes the record of `record.py` with zlib-coded tensors into
-array_record files, and `read` gives it back through a random-access source.
+array_record files; `prepare` builds on first use and reads them back, `load` does
+so by name.
 """
 
-import importlib.util
+import contextlib
+import fcntl
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,75 +15,25 @@ import numpy as np
 
 from fluojax.config import DEFAULT_DATA_OPTIONS as DEFAULT
 from fluojax.config import DataOptions
-from fluojax.data import fnc_synth
+from fluojax.data import fnc_synth, manual
 from fluojax.data.folder import read_folder
 from fluojax.data.pairing import Found, find_pairs, folder_fingerprint
 from fluojax.data.pipeline import common_dtype
+from fluojax.data.published import UNLABELLED, Published
+from fluojax.data.published_sets import SETS, as_dataset, config_of
 from fluojax.data.record import Dataset, Record
-from fluojax.errors import UserError
-
-if importlib.util.find_spec("tensorflow_datasets") is None:
-    raise UserError(
-        'tfds data need tensorflow-datasets: pip install "fluojax[train]"; without it '
-        "use --data fnc_synth or --data FOLDER"
-    )
-
-import tensorflow_datasets as tfds  # noqa: E402
-
-
-def features(dtype: np.dtype, channels: int) -> tfds.features.FeaturesDict:
-    """The record as tfds features, for 2-D images of one type."""
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Tensor(
-                shape=(None, None, channels), dtype=np.dtype(dtype), encoding="zlib"
-            ),
-            "instances": tfds.features.Tensor(
-                shape=(None, None), dtype=np.int32, encoding="zlib"
-            ),
-            "id": tfds.features.Text(),
-            "group": tfds.features.Text(),
-            "has_labels": np.uint8,
-            "kind": tfds.features.Text(),
-            "spacing": tfds.features.Tensor(shape=(None,), dtype=np.float32),
-        }
-    )
+from fluojax.data.storage.builders import PUBLISHED_BUILDERS
+from fluojax.data.storage.records import (
+    ArrayRecordBuilder,
+    features,
+    tfds,
+    to_example,
+    to_record,
+)
+from fluojax.errors import UserError, nearest
 
 
-def to_example(record: Record, dtype: np.dtype) -> dict:
-    """A record as the builders store it."""
-    return {
-        "image": record.image.astype(dtype),
-        "instances": record.instances,
-        "id": record.id,
-        "group": record.group,
-        "has_labels": np.uint8(record.has_labels),
-        "kind": record.kind,
-        "spacing": np.asarray(record.spacing, np.float32),
-    }
-
-
-def to_record(example: dict) -> Record:
-    """The inverse of `to_example`; texts come back from tfds as bytes."""
-    return Record(
-        image=example["image"],
-        instances=example["instances"],
-        id=example["id"].decode(),
-        group=example["group"].decode(),
-        has_labels=bool(example["has_labels"]),
-        kind=example["kind"].decode(),
-        spacing=tuple(float(s) for s in example["spacing"]),
-    )
-
-
-class _ArrayRecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Array records by default: the tfds default needs TensorFlow."""
-
-    def __init__(self, *, file_format: str = "array_record", **kwargs):
-        super().__init__(file_format=file_format, **kwargs)
-
-
-class FncSynth(_ArrayRecordBuilder):
+class FncSynth(ArrayRecordBuilder):
     """Generated fluorescence images; see `fluojax.data.blobs`."""
 
     name = "fnc_synth"
@@ -105,7 +58,7 @@ class FncSynth(_ArrayRecordBuilder):
             yield record.id, to_example(record, np.uint8)
 
 
-class Folder(_ArrayRecordBuilder):
+class Folder(ArrayRecordBuilder):
     """A user's folder, named by a fingerprint of its files and options.
 
     tfds reuses old records of the same name even if the files have changed;
@@ -145,35 +98,81 @@ class Folder(_ArrayRecordBuilder):
             yield record.id, to_example(record, self._dtype)
 
 
-BUILDERS = {"fnc_synth": FncSynth}
+BUILDERS = {"fnc_synth": FncSynth} | {cls.name: cls for cls in PUBLISHED_BUILDERS}
 
 
-def prepare(builder: tfds.core.DatasetBuilder) -> dict[str, list[Record]]:
+def prepare(
+    builder: tfds.core.DatasetBuilder,
+    *,
+    manual_dir: Path | None = None,
+    leave: tuple[str, ...] = (),
+) -> dict[str, list[Record]]:
     """Builds on first use and reads every split, in the order of the ids.
 
-    "train", "val" and "test" are always there, if need be empty.
+    "train", "val" and "test" are always there, if need be empty; splits in
+    `leave` are built, not read.
     """
-    builder.download_and_prepare()
+    download = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    with _alone(Path(builder.data_path).parent):
+        if Path(builder.data_path).exists():
+            # Perhaps another process has built it while this one waited.
+            builder.info.read_from_directory(builder.data_path)
+        # tfds prints that it downloads something of unknown size.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(download_config=download)
     splits: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
-    for split in builder.info.splits:
+    for split in builder.info.splits.keys() - set(leave):
         source = builder.as_data_source(split=split)
         found = [to_record(source[i]) for i in range(len(source))]
         splits[split] = sorted(found, key=lambda record: record.id)
     return splits
 
 
-def load(name: str, *, data_dir: str | Path | None = None) -> Dataset:
-    """`NAME` or `NAME/CONFIG` of our builders as a `Dataset`.
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Other processes of this machine wait until the first one has built.
 
     Raises:
-      UserError: unknown name or configuration.
+      UserError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")
+    except OSError as error:
+        raise UserError(
+            f"{folder}: {error.strerror}; name another place for what tfds builds: "
+            "TFDS_DATA_DIR=DIR fluojax ..."
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    manual_dir: str | Path | None = None,
+) -> Dataset:
+    """`NAME` or `NAME/CONFIG` of our builders as a `Dataset`.
+
+    Args:
+      name: of a builder, and a configuration if not the first one.
+      data_dir: where tfds keeps what it builds; None for its default.
+      manual_dir: where the files of a published data set are; None for the
+        default of tfds.
+
+    Raises:
+      UserError: unknown name or configuration, or files that are not there.
     """
     base, _, config = name.partition("/")
     if base not in BUILDERS:
         raise UserError(
-            f"data: tfds:{base} is unknown; known are "
+            f"data: tfds:{base} is unknown{nearest(base, BUILDERS)}; known are "
             + ", ".join(f"tfds:{known}" for known in sorted(BUILDERS))
         )
+    if base in SETS:
+        return _load_published(SETS[base], config, data_dir, manual_dir)
     try:
         builder = BUILDERS[base](config=config or "full", data_dir=data_dir)
     except ValueError as error:
@@ -182,3 +181,16 @@ def load(name: str, *, data_dir: str | Path | None = None) -> Dataset:
             f"data: tfds:{name}: configurations are {', '.join(known)}"
         ) from error
     return Dataset(base, prepare(builder), scaling="fixed", reference="components")
+
+
+def _load_published(published: Published, config: str, data_dir, manual_dir) -> Dataset:
+    config = config_of(published, config)
+    root = manual.find_root(published, config, manual_dir)
+    # tfds reuses what it has built of a name, also when the files are others now.
+    home = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    home = home / "fluojax" / manual.fingerprint(root)
+    builder = BUILDERS[published.name](config=config, data_dir=home)
+    splits = prepare(builder, manual_dir=root, leave=(UNLABELLED,))
+    images = {name: info.num_examples for name, info in builder.info.splits.items()}
+    told = builder.info.metadata
+    return as_dataset(published, config, splits, images, told["lines"], told["objects"])

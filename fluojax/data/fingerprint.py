@@ -1,5 +1,6 @@
 """What a data set looks like in numbers, and the settings that follow."""
 
+import itertools
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -70,14 +71,15 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
     shares = np.array([float((r.instances > 0).mean()) for r in labelled])
     touching = sum(touching_cells(r.instances) for r in labelled)
     area = float(np.median(areas)) if areas.size else 0.0
-    diameter = 2 * np.sqrt(area / np.pi)
+    rank = records[0].instances.ndim
+    diameter = equivalent_diameter(area, rank)
     training = [r for r in dataset.splits.get("train", []) if r.has_labels]
     typical = median_diameter(training or labelled)
     crop = suggest_crop(typical)
     mean_share = float(shares.mean())
     return Fingerprint(
         images={name: len(part) for name, part in dataset.splits.items()},
-        sizes=_counted(f"{r.image.shape[0]}x{r.image.shape[1]}" for r in records),
+        sizes=_counted("x".join(map(str, r.image.shape[:-1])) for r in records),
         dtypes=_counted(str(r.image.dtype) for r in records),
         channels=records[0].image.shape[-1],
         intensity=intensity_range(records),
@@ -86,7 +88,7 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
         foreground=(mean_share, float(shares.min()), float(shares.max())),
         images_without_cells=sum(n == 0 for n in counts),
         cell_area=area,
-        cell_diameter=float(diameter),
+        cell_diameter=diameter,
         touching=touching / max(sum(counts), 1),
         crop=crop,
         batch_size=suggest_batch(crop),
@@ -113,7 +115,7 @@ def suggest_batch(crop: int) -> int:
 
 
 def cell_areas(instances: np.ndarray) -> np.ndarray:
-    """Pixels of each cell 1..N."""
+    """Pixels (voxels) of each cell 1..N."""
     return np.bincount(instances.ravel())[1:]
 
 
@@ -121,16 +123,29 @@ def median_diameter(records: list[Record]) -> float:
     """Median equivalent diameter of all cells in px, 0 without cells."""
     areas = [cell_areas(r.instances) for r in records if r.has_labels]
     areas = np.concatenate(areas) if areas else np.zeros(0)
-    return float(2 * np.sqrt(np.median(areas) / np.pi)) if areas.size else 0.0
+    if not areas.size:
+        return 0.0
+    return equivalent_diameter(float(np.median(areas)), records[0].instances.ndim)
+
+
+def equivalent_diameter(size: float, rank: int) -> float:
+    """Of the disk of that area or, for rank 3, the ball of that volume."""
+    return float(2 * np.sqrt(size / np.pi) if rank == 2 else np.cbrt(6 * size / np.pi))
 
 
 def touching_cells(instances: np.ndarray) -> int:
-    """How many cells share a face or a corner with another cell."""
+    """How many cells share a face, an edge or a corner with another cell."""
     ids = set()
-    rows, columns = instances.shape
-    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        a = instances[: rows - dy, max(0, -dx) : columns - max(0, dx)]
-        b = instances[dy:, max(0, dx) : columns + min(0, dx)]
+    steps = itertools.product((-1, 0, 1), repeat=instances.ndim)
+    for step in (s for s in steps if s > (0,) * instances.ndim):
+        ahead, behind = (
+            tuple(
+                slice(max(sign * k, 0), n + min(sign * k, 0))
+                for k, n in zip(step, instances.shape, strict=True)
+            )
+            for sign in (1, -1)
+        )
+        a, b = instances[ahead], instances[behind]
         meet = (a != b) & (a > 0) & (b > 0)
         ids.update(np.unique(a[meet]).tolist())
         ids.update(np.unique(b[meet]).tolist())

@@ -7,35 +7,21 @@ used is a problem with its reason.
 import re
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 
 from fluojax.config import DEFAULT_DATA_OPTIONS as DEFAULT
 from fluojax.config import DataOptions
-from fluojax.data import masks, pictures, read
-from fluojax.data.pairing import (
-    PAIRS_ARE,
-    Found,
-    Pair,
-    find_pairs,
-    record_id,
-    split_of,
-)
+from fluojax.data import masks
+from fluojax.data.contents import Content, read_contents
+from fluojax.data.layouts import TEST_IMAGES, Pair
+from fluojax.data.pairing import PAIRS_ARE, Found, find_pairs
 from fluojax.data.record import Dataset, Record
 from fluojax.data.splits import split_records
 from fluojax.errors import UserError, some
 
-
-class _Content(NamedTuple):
-    """What the files of a pair hold; no plane where there is no mask."""
-
-    pair: Pair
-    picture: np.ndarray
-    plane: np.ndarray | None
-    remarks: tuple[str, ...]
+Records = list[tuple[Record, str | None]]
 
 
 def read_folder(
@@ -50,14 +36,9 @@ def read_folder(
     Raises:
       UserError: nothing can be read; with `strict`, for any problem.
     """
-    found = find_pairs(root, options)
-    notes = [f"layout: {found.layout}, {len(found.pairs)} pairs"]
-    problems = _leftovers(found, options, notes)
-    contents = _read_all(found, options, problems)
-    if not contents:
-        raise UserError(f"{root}: no readable pair: {_listed(problems)}")
-    notes += _counted((r, c.pair.id) for c in contents for r in c.remarks)
-    records = _records(contents, options, notes, problems)
+    notes: list[str] = []
+    problems: list[str] = []
+    records = read_records(root, options, notes, problems)
     if problems and strict and not options.skip_bad:
         raise UserError(
             f"{root}: {len(problems)} problems: {_listed(problems)}; mend them, or "
@@ -73,6 +54,24 @@ def read_folder(
         if splits["train"]:
             raise UserError(f"{root}: the masks of train are empty: nothing to learn")
     return Dataset(Path(root).name, splits, notes=tuple(notes)), problems + fatal
+
+
+def read_records(
+    root: str | Path, options: DataOptions, notes: list[str], problems: list[str]
+) -> Records:
+    """Records with the split that their folder names; notes and problems are added.
+
+    Raises:
+      UserError: nothing can be read.
+    """
+    found = find_pairs(root, options)
+    notes.append(f"layout: {found.layout}, {len(found.pairs)} pairs")
+    problems += _leftovers(found, options, notes)
+    contents = read_contents(found, options, problems)
+    if not contents:
+        raise UserError(f"{root}: no readable pair: {_listed(problems)}")
+    notes += _counted((r, c.pair.id) for c in contents for r in c.remarks)
+    return _records(contents, options, notes, problems)
 
 
 def _listed(lines: list[str]) -> str:
@@ -102,87 +101,13 @@ def _leftovers(found: Found, options: DataOptions, notes: list[str]) -> list[str
         if paths:
             names = some(path.relative_to(found.root) for path in paths)
             line += f"; {len(paths)} {kind}: {names}"
-    many = len(images) > 0.1 * (len(found.pairs) + len(images))
+    due = [path for path in images if path.parent.name.lower() != TEST_IMAGES]
+    many = len(due) > 0.1 * (len(found.pairs) + len(due))
     if many and options.unlabelled == "skip":
         return [f"{line}; {PAIRS_ARE}"]
     if images or masks:
         notes.append(line)
     return []
-
-
-def _read_all(found: Found, options: DataOptions, problems: list[str]):
-    pairs = list(found.pairs)
-    if options.unlabelled == "use":
-        for image in found.images_without_mask:
-            name = image.relative_to(found.root).as_posix()
-            split = split_of(PurePosixPath(name))
-            pairs.append(Pair(image, (), record_id(found.root, image), split))
-    with ThreadPoolExecutor() as pool:
-        results = list(pool.map(lambda pair: _read_pair(pair, found, options), pairs))
-    problems += [text for text in results if isinstance(text, str)]
-    return [result for result in results if not isinstance(result, str)]
-
-
-def _read_pair(pair: Pair, found: Found, options: DataOptions) -> _Content | str:
-    """The contents, or the reason why there are none."""
-    try:
-        array, axes = read.read_image(pair.image, max_pixels=options.max_pixels)
-        remarks = read.conversions(pair.image)
-        if pictures.has_alpha(array, axes):
-            remarks.append("alpha dropped")
-        picture = pictures.as_picture(
-            pair.image,
-            array,
-            axes,
-            channel=options.channel,
-            z=options.z,
-            given_axes=options.axes,
-        )
-        plane = None
-        if pair.masks:
-            plane = _read_masks(pair, options)
-            remarks += read.mask_conversions(pair.masks[0])
-            _refuse_other_size(pair, picture, plane)
-        return _Content(pair, picture, plane, tuple(remarks))
-    except UserError as error:
-        return str(error).replace(f"{found.root}/", "")
-
-
-def _read_masks(pair: Pair, options: DataOptions) -> np.ndarray:
-    if not pair.per_cell:
-        (path,) = pair.masks
-        if read.file_type(path) == "jpeg":
-            values = len(np.unique(read.read_image(path)[0]))
-            raise read.UnreadableFile(
-                f"{path}: JPEG blurs labels: {values} different values; save masks "
-                "as PNG or TIFF"
-            )
-        plane = masks.read_mask_plane(path, max_pixels=options.max_pixels)
-        if options.mask_kind != "binary":
-            masks.refuse_fractions(path, plane)
-        return plane
-    cells = None
-    for label, path in enumerate(pair.masks, start=1):
-        one = masks.read_mask_plane(path, max_pixels=options.max_pixels)
-        if cells is None:
-            cells = np.zeros(one.shape, np.int32)
-        if one.shape != cells.shape:
-            raise read.UnreadableFile(
-                f"{path}: {one.shape}, other masks of the image {cells.shape}"
-            )
-        cells[masks.foreground(one)] = label
-    return cells
-
-
-def _refuse_other_size(pair: Pair, picture: np.ndarray, plane: np.ndarray) -> None:
-    if plane.shape == picture.shape[:2]:
-        return
-    transposed = plane.shape == picture.shape[1::-1]
-    raise read.UnreadableFile(
-        f"{pair.image}: {picture.shape[0]}x{picture.shape[1]}, its mask "
-        f"{pair.masks[0].name} {plane.shape[0]}x{plane.shape[1]}"
-        + ("; the mask is transposed" if transposed else "; both need one size")
-    )
 
 
 def _decide_kind(
@@ -219,11 +144,8 @@ def _is_faint(plane: np.ndarray) -> bool:
     return plane.dtype.kind == "u" and plane.max() < np.iinfo(plane.dtype).max / 2
 
 
-Records = list[tuple[Record, str | None]]
-
-
 def _records(
-    contents: list[_Content],
+    contents: list[Content],
     options: DataOptions,
     notes: list[str],
     problems: list[str],

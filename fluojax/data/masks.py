@@ -1,5 +1,6 @@
 """From a mask file to instances 1..N."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from fluojax.data.pictures import has_alpha
 from fluojax.data.read import MAX_PIXELS, UnreadableFile, read_mask_array
 
 MaskKind = Literal["instances", "binary"]
+ColourKind = Literal["colours"]  # one colour, one cell: for single files only
 
 
 def read_mask_plane(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -55,6 +57,25 @@ def _as_label_values(path: Path, array: np.ndarray) -> np.ndarray:
     if array.size and array.min() < 0:
         raise UnreadableFile(f"{path}: negative labels (lowest {array.min()})")
     return array
+
+
+def refuse_other_size(
+    image: Path, mask: Path, picture: np.ndarray, plane: np.ndarray
+) -> None:
+    """Raises UnreadableFile where an image `[*S, C]` and its mask differ in size."""
+    size = picture.shape[:-1]
+    if plane.shape == size:
+        return
+    hint = (
+        "the mask is transposed" if plane.shape == size[::-1] else "both need one size"
+    )
+    raise UnreadableFile(
+        f"{image}: {_times(size)}, its mask {mask.name} {_times(plane.shape)}; {hint}"
+    )
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(str(n) for n in shape)
 
 
 def refuse_fractions(path: Path, plane: np.ndarray) -> None:
@@ -112,13 +133,66 @@ def to_instances(plane: np.ndarray, kind: MaskKind) -> np.ndarray:
     return (inverse + (values[0] != 0)).astype(np.int32)
 
 
-def read_mask(path: str | Path, kind: MaskKind) -> np.ndarray:
-    """One mask file as int32 instances 1..N; see `to_instances`.
+def equal_values(plane: np.ndarray) -> np.ndarray:
+    """Instances 1..N: pieces, joined also over corners, of one value other than 0.
+
+    For masks that use a value again for cells that do not touch.
+    """
+    from skimage import measure
+
+    labels = measure.label(plane, background=0, connectivity=plane.ndim)
+    return labels.astype(np.int32)
+
+
+def read_colours(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """`[H, W]` one whole number per colour of a mask, 0 for black; alpha is dropped.
 
     Raises:
-      UnreadableFile: see `read_mask_plane`, and `refuse_fractions`.
+      UnreadableFile: neither colours nor one plane.
+    """
+    array, axes = read_mask_array(path, max_pixels=max_pixels)
+    if has_alpha(array, axes):
+        array = array[..., :-1]
+    if array.dtype.kind not in "bui" or array.ndim != 2 + axes.endswith("S"):
+        raise UnreadableFile(f"{path}: {array.dtype}, axes {axes}; no colour mask")
+    colours = array if axes.endswith("S") else array[..., None]
+    flat = colours.reshape(-1, colours.shape[-1])
+    values, inverse = np.unique(flat, axis=0, return_inverse=True)
+    return (inverse + values[0].any()).reshape(colours.shape[:2])
+
+
+def read_cell_masks(
+    paths: Iterable[Path], *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """`[H, W]` int32 from one mask file per cell, k for the k-th; later ones on top.
+
+    Raises:
+      UnreadableFile: see `read_mask_plane`, or files of different sizes.
+    """
+    cells = None
+    for label, path in enumerate(paths, start=1):
+        plane = read_mask_plane(path, max_pixels=max_pixels)
+        if cells is None:
+            cells = np.zeros(plane.shape, np.int32)
+        if plane.shape != cells.shape:
+            raise UnreadableFile(
+                f"{path}: {plane.shape}, other masks of the image {cells.shape}"
+            )
+        cells[foreground(plane)] = label
+    return cells
+
+
+def read_mask(path: str | Path, kind: MaskKind | ColourKind) -> np.ndarray:
+    """One mask file as int32 instances 1..N; see `to_instances`.
+
+    With "colours" every colour but black is a cell.
+
+    Raises:
+      UnreadableFile: see `read_mask_plane`, `refuse_fractions`, `read_colours`.
     """
     path = Path(path)
+    if kind == "colours":
+        return to_instances(read_colours(path), "instances")
     plane = read_mask_plane(path)
     if kind == "instances":
         refuse_fractions(path, plane)

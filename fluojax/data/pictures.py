@@ -47,7 +47,7 @@ def as_picture(
         )
     if axes.endswith("S"):
         array = _plain_colours(array, channel)
-    array = _one_channel(path, array, channel)
+    array = one_channel(path, array, channel)
     return _as_float32(path, array) if array.dtype.kind == "f" else array
 
 
@@ -113,7 +113,12 @@ def _plain_colours(array: np.ndarray, channel: int | None) -> np.ndarray:
     return array[..., :1] if equal and channel is None else array
 
 
-def _one_channel(path: Path, array: np.ndarray, channel: int | None) -> np.ndarray:
+def one_channel(path: Path, array: np.ndarray, channel: int | None) -> np.ndarray:
+    """`[H, W, 1]` with the channel asked for; up to four stay where none is.
+
+    Raises:
+      UnreadableFile: more channels and none asked for, or one that is not there.
+    """
     channels = array.shape[-1]
     if channel is None:
         if channels > 4:

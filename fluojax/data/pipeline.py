@@ -46,11 +46,16 @@ def make_source(
     """Labelled records in one type with their scales; constant images are left out.
 
     Raises:
-      UserError: no record has labels, or every image is constant.
+      UserError: no record has labels, every image is constant, or volumes.
     """
     records = [r for r in records if r.has_labels]
     if not records:
         raise UserError("training: no labelled image in the train split")
+    if records[0].instances.ndim != 2:
+        raise UserError(
+            f"training: volumes such as {records[0].id}; crops are cut from pictures "
+            "[rows, columns] only"
+        )
     records = [r for r in records if r.image.min() < r.image.max()]
     if not records:
         raise UserError("training: every image of the train split is constant")

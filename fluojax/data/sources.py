@@ -1,11 +1,13 @@
 """From the `data` field of an experiment to a `Dataset`."""
 
+import importlib.util
 from pathlib import Path
 
 from fluojax.config import DEFAULT_DATA_OPTIONS as DEFAULT
 from fluojax.config import DataOptions
 from fluojax.data import fnc_synth
 from fluojax.data.folder import read_folder
+from fluojax.data.published_sets import SETS, config_of, read_published
 from fluojax.data.record import Dataset
 from fluojax.errors import UserError
 
@@ -20,6 +22,14 @@ def load_dataset(
 ) -> Dataset:
     """`fnc_synth[/CONFIG]`, `tfds:NAME[/CONFIG]`, or a folder.
 
+    Published data sets are read from their files where tfds is not installed.
+
+    Args:
+      data: what to read.
+      options: how a folder is read.
+      data_dir: where the files of a published data set are; None for the default
+        of tfds.
+
     Raises:
       UserError: unknown name, or a folder that cannot be trained on.
     """
@@ -27,13 +37,20 @@ def load_dataset(
         _, _, config = data.partition("/")
         return fnc_synth.dataset(config or "full")
     if data.startswith("tfds:"):
-        from fluojax.data import builders
-
-        return builders.load(data.removeprefix("tfds:"), data_dir=data_dir)
+        return _load_named(data.removeprefix("tfds:"), data_dir)
     if "://" in data:
         raise UserError(f"data: {data}: folders of this machine only; copy it first")
     dataset, _ = read_folder(data, options)
     return dataset
+
+
+def _load_named(name: str, manual_dir: str | Path | None) -> Dataset:
+    base, _, config = name.partition("/")
+    if base in SETS and importlib.util.find_spec("tensorflow_datasets") is None:
+        return read_published(SETS[base], config_of(SETS[base], config), manual_dir)
+    from fluojax.data import builders
+
+    return builders.load(name, manual_dir=manual_dir)
 
 
 def is_named(data: str) -> bool:

@@ -32,6 +32,7 @@ def cell_table(
     probs: np.ndarray | None,
     *,
     pixel_size_um: float | Sequence[float] | None = None,
+    shapes: bool = False,
 ) -> dict[str, np.ndarray]:
     """One row per cell, as columns of equal length in the order of the labels.
 
@@ -41,13 +42,15 @@ def cell_table(
     and right are the first row and column beyond the cell. The equivalent
     diameter is that of a disk of the same area. With channels, `mean_intensity`
     and `max_intensity` cover all of them and `mean_intensity_c0`, `_c1`, ...
-    follow. A label in several pieces is one cell; no cell gives empty columns.
+    follow, then with `shapes` `eccentricity`, `orientation_rad`, `perimeter_px` and
+    `solidity` as scikit-image defines them. A label in several pieces is one cell; no cell gives empty columns.
 
     Args:
       instances: `[H, W]` integers, 0 background, any other value a cell.
       image: `[H, W]` or `[H, W, C]` values as stored in the file.
       probs: `[H, W]` foreground probabilities, or None (NaN in the column).
       pixel_size_um: width of a pixel, or (height, width); None gives NaN areas.
+      shapes: also the columns of shape, which take about ten times as long.
 
     Raises:
       ValueError: `instances` is not an image, or another shape differs from it.
@@ -92,7 +95,25 @@ def cell_table(
     if values.ndim == 2:
         for channel in range(values.shape[1]):
             table[f"mean_intensity_c{channel}"] = mean(values[:, channel])
-    return table
+    return table | _shapes(instances, labels) if shapes else table
+
+
+def _shapes(instances: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns of shape, for any labels."""
+    from skimage.measure import regionprops_table
+
+    names = {
+        "eccentricity": "eccentricity",
+        "orientation": "orientation_rad",
+        "perimeter": "perimeter_px",
+        "solidity": "solidity",
+    }
+    if not len(labels):
+        return {name: np.zeros(0) for name in names.values()}
+    # Rows 1, 2, ... in the order of the labels, which may be negative.
+    rows = np.where(instances == 0, 0, np.searchsorted(labels, instances) + 1)
+    found = regionprops_table(rows, properties=list(names))
+    return {name: found[key] for key, name in names.items()}
 
 
 def cells_csv(stem: str, table: Mapping[str, np.ndarray]) -> str:

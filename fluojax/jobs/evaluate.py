@@ -134,7 +134,10 @@ def evaluate_run(
     default `RUN/evaluation/<split>`.
     """
     run = runs.with_overrides(runs.open_run(folder, threshold=threshold), overrides)
-    dataset = load_dataset(data or run.config.data, run.config.data_options)
+    config = run.config
+    dataset = load_dataset(
+        data or config.data, config.data_options, data_dir=config.manual_dir
+    )
     if split is None:
         split = "test" if dataset.splits["test"] else "val"
         console.line(f"split {split}")

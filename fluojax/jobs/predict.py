@@ -20,10 +20,10 @@ from fluojax import __version__, runs
 from fluojax import config as configs
 from fluojax.console import Console, duration
 from fluojax.data import pictures, read
+from fluojax.data.layouts import OUTPUT_ENDINGS
 from fluojax.data.pairing import (
     MASK_ENDINGS,
     MASK_FOLDERS,
-    OUTPUT_ENDINGS,
     list_files,
 )
 from fluojax.errors import UserError, some
@@ -97,6 +97,7 @@ class Call:
     pixel_size_um: float | None
     tta: Tta = "off"
     shard: tuple[int, int] = (1, 1)
+    shapes: bool = False
 
     def settings(self) -> dict[str, Any]:
         """What decides the outputs; results of other settings do not mix."""
@@ -108,6 +109,7 @@ class Call:
             "postprocess": configs.postprocess_options(config),
             "tile": self.tile,
             "tta": self.tta,
+            "shapes": self.shapes,
             "save": sorted(self.save),
             "pixel_size_um": self.pixel_size_um,
             "data_options": asdict(config.data_options),
@@ -125,6 +127,7 @@ def predict_files(
     pixel_size_um: float | None = None,
     tta: Tta = "off",
     shard: tuple[int, int] = (1, 1),
+    shapes: bool = False,
     overwrite: bool = False,
     overrides: Mapping[str, Any] | None = None,
     console: Console,
@@ -142,7 +145,7 @@ def predict_files(
     images = find_images(arguments)[number_of - 1 :: shards]
     run = runs.with_overrides(runs.open_run(run_folder, threshold=threshold), overrides)
     network = runs.network_of(run)
-    call = Call(run, network, out, tuple(save), tile, pixel_size_um, tta, shard)
+    call = Call(run, network, out, tuple(save), tile, pixel_size_um, tta, shard, shapes)
     done = _finished(call, overwrite)
     rows, failures = dict(done), {}
     began = time.monotonic()
@@ -186,7 +189,9 @@ def _predict_one(call: Call, path: Path) -> dict[str, Any]:
     instances = instances_from_probs(probs, threshold=call.run.threshold, **post)
     count = int(instances.max(initial=0))
     spacing = call.pixel_size_um
-    table = tables.cell_table(instances, picture, probs, pixel_size_um=spacing)
+    table = tables.cell_table(
+        instances, picture, probs, pixel_size_um=spacing, shapes=call.shapes
+    )
     caption = f"{path.stem}: {count} cells"
     drawn = outlines.outlines(instances) if {"rois", "geojson"} & {*call.save} else []
     contents = {

@@ -109,3 +109,14 @@ def test_the_text_names_every_fact_and_the_numbers_are_plain_data():
     for word in ("1 train", "64x64", "uint16", "3 in all", "foreground", "crop 64"):
         assert word in text
     json.dumps(facts.as_dict())
+
+
+def test_volumes_have_balls_and_touch_over_corners():
+    cells = np.zeros((8, 9, 10), np.int32)
+    cells[:2, :2, :2], cells[2:4, 2:4, 2:4], cells[6:, 6:, 6:8] = 1, 2, 3
+    facts = fingerprint.fingerprint(dataset(train=[record(cells)]))
+    assert facts.sizes == {"8x9x10": 1} and facts.cells == 3
+    assert facts.touching == pytest.approx(2 / 3)
+    # Volumes of 8, 8 and 12 voxels: the ball of 8 has the diameter 2.48.
+    assert facts.cell_diameter == pytest.approx((6 * 8 / np.pi) ** (1 / 3))
+    assert fingerprint.median_diameter([record(cells)]) == facts.cell_diameter

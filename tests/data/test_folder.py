@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fluojax.config import DataOptions
-from fluojax.data import pairing
+from fluojax.data import layouts, pairing
 from fluojax.data import splits as splitting
 from fluojax.data.folder import read_folder
 from fluojax.data.pairing import find_pairs
@@ -64,8 +64,8 @@ def test_split_folders_in_any_case_decide_the_splits(tmp_path, windows, disk):
     }
 
 
-@pytest.mark.parametrize("images", pairing.IMAGE_FOLDERS)
-@pytest.mark.parametrize("masks", pairing.MASK_FOLDERS)
+@pytest.mark.parametrize("images", layouts.IMAGE_FOLDERS)
+@pytest.mark.parametrize("masks", layouts.MASK_FOLDERS)
 def test_every_name_of_a_folder_is_known(tmp_path, windows, disk, images, masks):
     disk.write(tmp_path / images / "a.png", disk.grey(windows[0]))
     disk.write(tmp_path / masks / "a.png", disk.labels(windows[0]))
@@ -82,7 +82,7 @@ def test_cellpose_folders_ignore_other_outputs(tmp_path, windows, disk):
 
 
 @pytest.mark.parametrize("image", ["", "_img", "_image"])
-@pytest.mark.parametrize("mask", pairing.MASK_ENDINGS)
+@pytest.mark.parametrize("mask", layouts.MASK_ENDINGS)
 def test_known_endings_pair(tmp_path, windows, disk, image, mask):
     disk.suffix_pairs(tmp_path, windows[:2], image, mask)
     pairs = find_pairs(tmp_path).pairs

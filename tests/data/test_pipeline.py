@@ -30,6 +30,13 @@ def source(count=5, crop=16, share=0.5, shape=(40, 50)):
 # --- batches --------------------------------------------------------------------------
 
 
+def test_volumes_are_refused_by_name():
+    cells = np.zeros((4, 5, 6), np.int32)
+    volume = Record(np.arange(120).reshape(4, 5, 6, 1), cells, "scan", "scan")
+    with pytest.raises(UserError, match="volumes such as scan"):
+        pipeline.make_source([volume], "percentile", 16, 0.5)
+
+
 def test_a_batch_depends_on_seed_and_step_alone():
     first = pipeline.draw_batch(source(), 7, 3, range(4), 4)
     pipeline.draw_batch(source(), 7, 9, range(4), 4)

@@ -443,6 +443,39 @@ def test_a_mask_in_colours_is_refused_with_their_number(tmp_path, disk):
         masks.read_mask_plane(path)
 
 
+def test_every_colour_but_black_is_a_cell_where_colours_are_asked_for(tmp_path, disk):
+    colours = np.zeros((6, 8, 3), np.uint8)
+    colours[1:3, 1:3], colours[1:3, 3:5] = (9, 0, 0), (9, 0, 1)
+    colours[5, 7] = (9, 0, 0)
+    expected = np.zeros((6, 8), np.int32)
+    expected[1:3, 1:3], expected[1:3, 3:5], expected[5, 7] = 1, 2, 1
+    alpha = np.full((6, 8, 1), 200, np.uint8)
+    for name, array in (
+        ("a.png", colours),
+        ("b.png", np.concatenate([colours, alpha], axis=-1)),
+    ):
+        path = disk.write(tmp_path / name, array)
+        got = masks.read_mask(path, "colours")
+        assert got.dtype == np.int32
+        np.testing.assert_array_equal(got, expected)
+    # A mask without black has no background, a grey one has its values.
+    path = disk.write(tmp_path / "c.png", colours + 3)
+    assert masks.read_mask(path, "colours").min() == 1
+    path = disk.write(tmp_path / "d.png", LABELS.astype(np.uint8))
+    np.testing.assert_array_equal(
+        masks.read_mask(path, "colours"), masks.read_mask(path, "instances")
+    )
+    np.save(tmp_path / "e.npy", np.zeros((4, 5), np.float32))
+    with pytest.raises(read.UnreadableFile, match="e.npy: float32, axes YX; no colour"):
+        masks.read_mask(tmp_path / "e.npy", "colours")
+
+
+def test_pieces_of_one_value_are_cells_of_their_own_also_over_corners():
+    plane = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [2, 0, 1, 0], [0, 2, 0, 1]])
+    expected = [[1, 1, 0, 2], [0, 0, 0, 0], [3, 0, 4, 0], [0, 3, 0, 4]]
+    np.testing.assert_array_equal(masks.equal_values(plane), expected)
+
+
 def test_whole_floats_are_labels_and_fractions_are_not(tmp_path):
     # Message 8.
     np.save(tmp_path / "a.npy", LABELS.astype(np.float32))

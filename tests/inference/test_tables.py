@@ -134,3 +134,24 @@ def test_shapes_that_do_not_fit_are_refused():
         tables.cell_table(labels, np.zeros((5, 4)), None)
     with pytest.raises(ValueError, match="probs must have the shape of instances"):
         tables.cell_table(labels, labels, np.zeros((4, 5, 1)))
+
+
+def test_columns_of_shape_on_request():
+    instances = np.zeros((20, 30), np.int32)
+    instances[2:6, 2:22] = -7  # four by twenty
+    instances[10:18, 5:13] = 4
+    image = instances.astype(np.float32)
+    table = tables.cell_table(instances, image, None, shapes=True)
+    assert list(table["label"]) == [-7, 4]
+    # Axes follow the moments of the rectangle: 1 - (15 / 399).
+    np.testing.assert_allclose(
+        table["eccentricity"], [np.sqrt(1 - 15 / 399), 0], atol=1e-6
+    )
+    assert abs(abs(table["orientation_rad"][0]) - np.pi / 2) < 1e-6
+    np.testing.assert_allclose(table["solidity"], 1)
+    np.testing.assert_allclose(table["perimeter_px"], [44, 28])
+    empty = tables.cell_table(
+        np.zeros((4, 4), int), np.zeros((4, 4)), None, shapes=True
+    )
+    assert len(empty["solidity"]) == 0
+    assert "solidity" not in tables.cell_table(instances, image, None)

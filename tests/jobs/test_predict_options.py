@@ -73,6 +73,12 @@ def test_views_change_the_probabilities_a_little(trained, images, tmp_path):
     assert np.abs(eight - off).mean() < 0.2
 
 
+def test_full_measures_are_columns_of_the_table(trained, images, tmp_path):
+    assert predict(trained, images, tmp_path / "o", "--measure", "full") == 0
+    header = (tmp_path / "o" / "p0_cells.csv").read_text().splitlines()[0]
+    assert header.endswith("eccentricity,orientation_rad,perimeter_px,solidity")
+
+
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "2", "a/b"])
 def test_a_shard_out_of_range_is_refused(trained, images, tmp_path, shard, capsys):
     assert predict(trained, images, tmp_path / "o", "--shard", shard) == 2

@@ -1,0 +1,1 @@
+"""What needs tensorflow-datasets: its form of a record, and published builders."""
