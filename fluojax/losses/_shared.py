@@ -139,11 +139,33 @@ def magnitude(x: jax.Array) -> jax.Array:
 def log_sigmoids(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """log p and log(1 - p) for p = sigmoid(logits), from one exponential.
 
-    Equal to `jax.nn.log_sigmoid` of both signs, with its gradients; sharing
-    the exponential makes cross-entropy several times faster on CPU.
+    Equal to `jax.nn.log_sigmoid` of both signs, with its gradients.
     """
-    rest = jnp.log1p(jnp.exp(-magnitude(logits)))
+    rest = _log1p_exp(logits)
     return jnp.minimum(logits, 0.0) - rest, -jnp.maximum(logits, 0.0) - rest
+
+
+@jax.custom_jvp
+def _log1p_exp(x: jax.Array) -> jax.Array:
+    """log(1 + exp(-|x|)), to two units in the last place."""
+    small = jnp.exp(-magnitude(x))
+    if x.dtype != jnp.float32:
+        return jnp.log1p(small)
+    # XLA's log1p keeps a CPU from vectorising what it is fused with, which takes
+    # cross-entropy twice and focal loss three times as long as this series of
+    # 2 atanh(s) for s up to 1/3.
+    s = small / (2.0 + small)
+    series = jnp.full_like(s, 1 / 13)
+    for n in (11, 9, 7, 5, 3, 1):
+        series = series * (s * s) + 1 / n
+    return 2.0 * s * series
+
+
+@_log1p_exp.defjvp
+def _log1p_exp_jvp(primals, tangents):
+    (x,), (tangent,) = primals, tangents
+    slope = -jnp.sign(x) * jax.nn.sigmoid(-magnitude(x))
+    return _log1p_exp(x), slope * tangent
 
 
 def pixel_sum(values: jax.Array) -> jax.Array:
@@ -185,7 +207,15 @@ def power(base: jax.Array, exponent: float) -> jax.Array:
     if isinstance(exponent, int | float) and float(exponent).is_integer():
         return base ** int(exponent)
     positive = base > jnp.finfo(base.dtype).tiny
-    return jnp.where(positive, jnp.where(positive, base, 1.0) ** exponent, 0.0)
+    safe = jnp.where(positive, base, 1.0)
+    if isinstance(exponent, int | float) and float(4 * exponent).is_integer():
+        # Roots are many times faster than powers on a CPU.
+        root = jnp.sqrt(safe)
+        halves = 2 * exponent
+        if not float(halves).is_integer():
+            root, halves = jnp.sqrt(root), 2 * halves
+        return jnp.where(positive, root ** int(halves), 0.0)
+    return jnp.where(positive, safe**exponent, 0.0)
 
 
 def weigh(
