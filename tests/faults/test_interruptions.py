@@ -31,7 +31,7 @@ def undisturbed(folder, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_killed_in_training_and_in_a_save_it_ends_the_same(
     folder, tmp_path, undisturbed, devices
 ):

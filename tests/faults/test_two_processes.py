@@ -51,6 +51,7 @@ def test_they_train_as_one_and_one_of_them_writes(folder, tmp_path):
     assert len(results["devices"]) == 4
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_saves_in_both_and_they_continue(folder, tmp_path):
     workdir = tmp_path / "run"
     processes = both(folder, workdir, JOB + 1)
