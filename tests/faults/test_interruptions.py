@@ -74,6 +74,7 @@ def test_ctrl_c_and_usr1_save_too(folder, tmp_path, number):
     finish(process, code=75)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once_and_keeps_what_was_saved(folder, tmp_path):
     workdir = tmp_path / "run"
     # Steps without end, so that the second signal finds the run at work.
@@ -131,6 +132,7 @@ def test_a_finished_run_is_left_alone_and_another_experiment_refused(folder, tmp
     assert "resuming from step 5" in train(folder, workdir, num_steps="10")
 
 
+@pytest.mark.slow
 def test_four_devices_may_continue_what_one_began(folder, tmp_path, undisturbed):
     workdir = tmp_path / "run"
     process = start(folder, workdir)
