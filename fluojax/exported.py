@@ -10,8 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError, safe_open
@@ -19,10 +17,11 @@ from safetensors.numpy import save
 
 from fluojax import __version__
 from fluojax import config as configs
+from fluojax.data.sources import is_named
 from fluojax.errors import UserError
 from fluojax.files import to_json, write_atomic
-from fluojax.models import create_model, load_flat
-from fluojax.runs import Run
+from fluojax.models import abstract_variables, load_flat
+from fluojax.runs import Run, evaluation_model
 
 FORMAT = "fluojax 1"
 _FACTS = ("step", "threshold", "channels", "diameter", "intensity", "reference")
@@ -48,29 +47,16 @@ def read_weights(path: str | Path) -> Run:
       UserError: no such file, not of this format, or arrays of another model.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable: {error}") from error
+    header, arrays = read_safetensors(path)
     if header.get("format") != FORMAT:
         raise UserError(
             f"{path}: not written by `fluojax export` (format "
             f"{header.get('format', 'missing')!r}, needed {FORMAT!r})"
         )
     config, facts = _checked(path, header)
-    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
-    model = create_model(config.model, dtype=dtype, **config.model_options)
-    sizes = (max(model.min_size, 32),) * 2
-    image = jax.ShapeDtypeStruct((1, *sizes, facts["channels"]), np.float32)
-    shapes = jax.eval_shape(
-        lambda x: model.init(jax.random.key(0), x, train=False), image
-    )
+    model = evaluation_model(config)
     try:
-        variables = load_flat(shapes, arrays)
+        variables = load_flat(abstract_variables(model, facts["channels"]), arrays)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     return Run(
@@ -78,10 +64,26 @@ def read_weights(path: str | Path) -> Run:
     )
 
 
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Header and arrays by name.
+
+    Raises:
+      UserError: no such file, or a damaged one.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            return header, {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable: {error}") from error
+
+
 def _without_places(config: configs.Experiment) -> configs.Experiment:
     """Folders are of no use elsewhere, and tell about a machine."""
     data = config.data
-    if "/" in data and not data.startswith(("tfds:", "fnc_synth", "lesion3d_synth")):
+    if not is_named(data):
         data = Path(data).name
     return dataclasses.replace(config, data=data, manual_dir=None, workdir=None)
 

@@ -146,8 +146,7 @@ def open_run(folder: str | Path, *, threshold: float | None = None) -> Run:
         if restored is None:
             raise UserError(f"{folder}: no usable checkpoint. {' '.join(notes)}")
         step, state, _ = restored
-    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
-    model = create_model(config.model, dtype=dtype, **config.model_options)
+    model = evaluation_model(config)
     return Run(
         folder=folder,
         config=config,
@@ -160,6 +159,12 @@ def open_run(folder: str | Path, *, threshold: float | None = None) -> Run:
         intensity=facts["intensity"] and tuple(facts["intensity"]),
         reference=facts["reference"],
     )
+
+
+def evaluation_model(config: Experiment) -> Any:
+    """The Flax module of an experiment, without a device axis."""
+    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
+    return create_model(config.model, dtype=dtype, **config.model_options)
 
 
 def _threshold(config: Experiment, folder: Path) -> float:

@@ -176,6 +176,8 @@ def draw_warp(
     key: jax.Array, shape: tuple[int, ...], preset: Preset
 ) -> jax.Array | None:
     """`[2, H, W]` places after grid distortion and elastic deformation, if any."""
+    if not (preset.grid or preset.elastic):
+        return None
     places = None
     keys = jax.random.split(jax.random.fold_in(key, 1), 4)
     still = jnp.stack(jnp.meshgrid(*map(jnp.arange, shape), indexing="ij"))

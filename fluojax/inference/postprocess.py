@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from fluojax import ops
+from fluojax.ops.watershed import smooth
 
 
 def instances_from_probs(
@@ -72,9 +73,7 @@ def instances_from_probs(
         closed = ndimage.binary_fill_holes(closed)
     if not max_filter_size:
         if smooth_disk:
-            axes = np.ogrid[(slice(-smooth_disk, smooth_disk + 1),) * mask.ndim]
-            disk = sum(axis**2 for axis in axes) <= smooth_disk**2
-            closed = ops.close(ops.open(closed, disk), disk)
+            closed = smooth(closed, smooth_disk)
         if max_hole_size:
             closed = ops.remove_small_holes(closed, max_hole_size)
         return _drop_small(components(closed), min_area)

@@ -16,7 +16,8 @@ from fluojax import runs
 from fluojax.config import Experiment, validate
 from fluojax.console import Console
 from fluojax.errors import UserError, nearest
-from fluojax.models import create_model, load_flat
+from fluojax.exported import read_safetensors
+from fluojax.models import abstract_variables, create_model, load_flat
 from fluojax.models.published import cresunet_size, cresunet_weights
 from fluojax.train.checkpoint import Checkpoints
 from fluojax.train.program import abstract_state
@@ -59,11 +60,7 @@ def import_weights(
         base, channels = cresunet_size(weights)
         config = _experiment(base, out)
         network = create_model(config.model, **config.model_options)
-        image = jax.ShapeDtypeStruct((1, 32, 32, channels), np.float32)
-        shapes = jax.eval_shape(
-            lambda x: network.init(jax.random.key(0), x, train=False), image
-        )
-        variables = load_flat(shapes, weights)
+        variables = load_flat(abstract_variables(network, channels), weights)
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
     facts = {
@@ -89,20 +86,14 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: see `import_weights`.
     """
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
     if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        try:
-            return load_file(file)
-        except (SafetensorError, ValueError) as error:
-            raise UserError(f"{file}: not readable: {error}") from error
+        return read_safetensors(file)[1]
     return _read_pytorch(file)
 
 
 def _read_pytorch(file: Path) -> dict[str, np.ndarray]:
+    if not file.is_file():
+        raise UserError(f"{file}: no such file")
     try:
         import torch
     except ImportError:

@@ -7,9 +7,10 @@ from fluojax.models.registry import (
     main_output,
 )
 from fluojax.models.summary import flops, layer_table, summarize
-from fluojax.models.weights import load_flat
+from fluojax.models.weights import abstract_variables, load_flat
 
 __all__ = [
+    "abstract_variables",
     "create_model",
     "flops",
     "foreground_probability",

@@ -3,11 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import ArrayLike
 
 from fluojax import errors
+
+
+def abstract_variables(model: nn.Module, channels: int) -> dict[str, Any]:
+    """Shapes and dtypes of the variables of a model for pictures; computes nothing."""
+    size = (model.min_size,) * min(model.ranks)
+    image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
+    return jax.eval_shape(
+        lambda x: model.init(jax.random.key(0), x, train=False), image
+    )
 
 
 def load_flat(
@@ -22,7 +33,7 @@ def load_flat(
 
     Args:
       variables: as `model.init` returns them, or their shapes and dtypes from
-        `jax.eval_shape`.
+        `abstract_variables`.
       mapping: one array for every path, of the same shape, any real dtype.
 
     Returns:

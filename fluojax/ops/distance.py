@@ -136,19 +136,12 @@ def _squares(
         return jnp.zeros(mask.shape, jnp.result_type(float))
     far = jnp.full(mask.shape[1:], jnp.inf, jnp.result_type(float))
 
-    def step(before, rows):
-        after = tuple(
-            jnp.where(row, distance + 1.0, 0.0)
-            for distance, row in zip(before, rows, strict=True)
-        )
-        return after, after
+    def next_row(distance, row):
+        return jnp.where(row, distance + 1.0, 0.0)
 
-    _, (down, up) = lax.scan(step, (far, far), (mask, mask[::-1]))
-    squares = jnp.square(jnp.minimum(down, up[::-1]) * spacing[0])
+    down, up = both_ways(next_row, far, mask)
+    squares = jnp.square(jnp.minimum(down, up) * spacing[0])
     bounded = ~jnp.all(mask)
-
-    def nearer(one: Field, other: Field) -> Field:
-        return (jnp.minimum(one[0][0], other[0][0]),), ()
 
     def largest(field: Field) -> jax.Array:
         most = jnp.minimum(jnp.max(field[0][0]), up_to * up_to)
@@ -158,8 +151,28 @@ def _squares(
     for axis in range(1, mask.ndim):
         last = axis == mask.ndim - 1
         counts = places if last else None
-        field = along_axis(field, axis, spacing[axis], nearer, largest, places=counts)
+        field = along_axis(field, axis, spacing[axis], least, largest, places=counts)
     return field[0][0]
+
+
+def both_ways(next_row: Callable, start, rows: jax.Array) -> tuple:
+    """What `next_row(before, row)` makes of rows from the first and from the last.
+
+    Returns:
+      Two trees like `start`, with a leading axis in the order of the rows.
+    """
+
+    def step(before, pair):
+        after = tuple(map(next_row, before, pair))
+        return after, after
+
+    _, (down, up) = lax.scan(step, (start, start), (rows, rows[::-1]))
+    return down, jax.tree.map(lambda x: x[::-1], up)
+
+
+def least(one: Field, other: Field) -> Field:
+    """The smaller square, where no ids are wanted."""
+    return (jnp.minimum(one[0][0], other[0][0]),), ()
 
 
 def along_axis(

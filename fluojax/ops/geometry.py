@@ -51,7 +51,7 @@ def sample(
             f"sample: order must be 0 or 1 and mode one of {', '.join(MODES)}, "
             f"got {order!r} and {mode!r}"
         )
-    coords = _floating(coords)
+    coords = floating(coords)
     values = (
         _nearest(image, coords, mode) if order == 0 else _linear(image, coords, mode)
     )
@@ -60,8 +60,10 @@ def sample(
     return values.astype(image.dtype) if order == 0 else values
 
 
-def _floating(array: jax.Array) -> jax.Array:
-    return array if array.dtype == jnp.float64 else array.astype(jnp.float32)
+def floating(values: ArrayLike) -> jax.Array:
+    """`values` as float32, or as float64 if that is what they are."""
+    values = jnp.asarray(values)
+    return values if values.dtype == jnp.float64 else values.astype(jnp.float32)
 
 
 def _nearest(image: jax.Array, coords: jax.Array, mode: Mode) -> jax.Array:
@@ -70,7 +72,7 @@ def _nearest(image: jax.Array, coords: jax.Array, mode: Mode) -> jax.Array:
 
 
 def _linear(image: jax.Array, coords: jax.Array, mode: Mode) -> jax.Array:
-    image = _floating(image)
+    image = floating(image)
     dtype = image.dtype
     lower = jnp.floor(coords)
     upper_share = (coords - lower).astype(dtype)
@@ -139,7 +141,7 @@ def affine_coordinates(
             f"affine: matrix must be {(rank, rank)} for an image {tuple(shape)}, "
             f"got {matrix.shape}"
         )
-    matrix = _floating(matrix)
+    matrix = floating(matrix)
     centres = [(n - 1) / 2 for n in shape]
     if places is None:
         axes = [

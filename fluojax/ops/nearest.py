@@ -12,11 +12,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
 from fluojax import checks
-from fluojax.ops.distance import Field, along_axis, check_spacing
+from fluojax.ops.distance import (
+    Field,
+    along_axis,
+    both_ways,
+    check_spacing,
+    least,
+)
 
 
 class NearestInstances(NamedTuple):
@@ -123,21 +128,14 @@ def _nearest_keys(rows: jax.Array, count: int, limit: int) -> jax.Array:
         distance = jnp.where(known, 0, jnp.minimum(before[0] + 1, far))
         return distance, jnp.where(known, row, before[1])
 
-    def step(before, rows):
-        after = tuple(map(next_row, before, rows))
-        return after, after
-
     start = jnp.full(rows.shape[1:], far), jnp.full(rows.shape[1:], count)
-    _, (down, up) = lax.scan(step, (start, start), (rows, rows[::-1]))
+    down, up = both_ways(next_row, start, rows)
 
     def key(distance, row):
         return jnp.where(distance < far, distance * distance * width + row, nothing)
 
-    keys = jnp.minimum(key(*down), key(*jax.tree.map(lambda x: x[::-1], up)))
+    keys = jnp.minimum(key(*down), key(*up))
     any_place = jnp.any(keys < nothing)
-
-    def nearer(one: Field, other: Field) -> Field:
-        return (jnp.minimum(one[0][0], other[0][0]),), ()
 
     def largest(field: Field) -> jax.Array:
         most = jnp.minimum(jnp.max(field[0][0]) // width, limit)
@@ -145,7 +143,7 @@ def _nearest_keys(rows: jax.Array, count: int, limit: int) -> jax.Array:
 
     field: Field = ((keys,), ())
     for axis in range(1, rows.ndim):
-        field = along_axis(field, axis, 1, nearer, largest, width, nothing)
+        field = along_axis(field, axis, 1, least, largest, width, nothing)
     return field[0][0]
 
 
@@ -163,12 +161,7 @@ def _nearest_ids(
         known = ids != 0
         return jnp.where(known, 0.0, before[0] + 1.0), jnp.where(known, ids, before[1])
 
-    def step(before, rows):
-        after = tuple(map(next_row, before, rows))
-        return after, after
-
-    _, (down, up) = lax.scan(step, (start, start), (labels, labels[::-1]))
-    nearest = _nearer(down, jax.tree.map(lambda x: x[::-1], up))
+    nearest = _nearer(*both_ways(next_row, start, labels))
     field: Field = ((jnp.square(nearest[0] * spacing[0]),), (nearest[1],))
 
     def nearer(one: Field, other: Field) -> Field:
@@ -226,12 +219,7 @@ def _nearest_two_of_columns(instances: jax.Array, spacing: float, dtype) -> Fiel
             (jnp.where(known, ids, id_first), jnp.where(pushed, id_first, id_second)),
         )
 
-    def step(before, rows):
-        after = tuple(map(next_row, before, rows))
-        return after, after
-
-    _, (down, up) = lax.scan(step, (start, start), (instances, instances[::-1]))
-    squares, ids = _merge(down, jax.tree.map(lambda x: x[::-1], up))
+    squares, ids = _merge(*both_ways(next_row, start, instances))
     return tuple(jnp.square(square * spacing) for square in squares), ids
 
 

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from fluojax import checks
 from fluojax.ops.correlate import correlate_axis
-from fluojax.ops.geometry import MODES, Mode
+from fluojax.ops.geometry import MODES, Mode, floating
 
 # What jnp.pad calls SciPy's modes; the others are zeros outside.
 _PADDING = {"reflect": "symmetric", "mirror": "reflect", "nearest": "edge"}
@@ -34,7 +34,7 @@ def brightness_contrast(
       brightness: added, one number.
       contrast: relative change of the slope, one number, -1 and above.
     """
-    image = _floating(image)
+    image = floating(image)
     brightness = jnp.asarray(brightness, image.dtype)
     contrast = jnp.asarray(contrast, image.dtype)
     return jnp.clip(image * (1 + contrast) + brightness, 0, 1)
@@ -56,7 +56,7 @@ def normalize_percentile(
       ValueError: the rank is neither 2 nor 3, or the percentiles are not in
         this order.
     """
-    image = _floating(checks.image("normalize_percentile", image, "image"))
+    image = floating(checks.image("normalize_percentile", image, "image"))
     if not 0 <= low < high <= 100:
         raise ValueError(
             "normalize_percentile: percentiles must be 0 <= low < high <= 100, got "
@@ -98,7 +98,7 @@ def gaussian_blur(
       ValueError: the rank is neither 2 nor 3, sigma is negative, or 0 without
         ksize; ksize is not odd and positive, or the mode is unknown.
     """
-    image = _floating(checks.image("gaussian_blur", image, "image"))
+    image = floating(checks.image("gaussian_blur", image, "image"))
     if mode not in MODES:
         raise ValueError(
             f"gaussian_blur: mode must be one of {', '.join(MODES)}, got {mode!r}"
@@ -143,8 +143,3 @@ def _gaussian_taps(sigma, truncate: float, ksize: int | None, dtype):
     scale = jnp.maximum(jnp.asarray(sigma, dtype), 1e-3)
     weights = jnp.exp(-0.5 * jnp.square(jnp.asarray(places, dtype) / scale))
     return (weights / jnp.sum(weights))[None]
-
-
-def _floating(image: ArrayLike) -> jax.Array:
-    image = jnp.asarray(image)
-    return image if image.dtype == jnp.float64 else image.astype(jnp.float32)

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from fluojax import checks
 from fluojax.ops.components import relabel
+from fluojax.ops.geometry import floating
 
 
 def resize_area(image: ArrayLike, sizes: Sequence[int]) -> jax.Array:
@@ -33,11 +34,10 @@ def resize_area(image: ArrayLike, sizes: Sequence[int]) -> jax.Array:
     sizes = _check_sizes("resize_area", sizes, image.shape)
     grows = any(m > n for n, m in zip(image.shape, sizes, strict=True))
     weights = _between if grows else _covered
-    dtype = jnp.float64 if image.dtype == jnp.float64 else jnp.float32
-    result = image.astype(dtype)
+    result = floating(image)
     for axis, (n, m) in enumerate(zip(image.shape, sizes, strict=True)):
         if n != m:
-            table = jnp.asarray(weights(n, m), dtype)
+            table = jnp.asarray(weights(n, m), result.dtype)
             result = jnp.tensordot(table, result, ((1,), (axis,)), precision="highest")
             result = jnp.moveaxis(result, 0, axis)
     if jnp.issubdtype(image.dtype, jnp.inexact):

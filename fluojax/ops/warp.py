@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from fluojax.ops.geometry import Mode, sample
+from fluojax.ops.geometry import Mode, floating, sample
 from fluojax.ops.picture import gaussian_blur
 
 
@@ -54,7 +54,7 @@ def elastic_coordinates(
         small = tuple(-(-n // coarse) for n in shape)
         noise = jax.random.uniform(key, (rank, *small), minval=-1.0, maxval=1.0)
     else:
-        noise = _floating(noise)
+        noise = floating(noise)
         if noise.shape != (rank, *shape) or coarse != 1:
             raise ValueError(
                 f"elastic: noise must be {(rank, *shape)} with coarse=1, got "
@@ -125,7 +125,7 @@ def grid_distortion_coordinates(
         low, high = limit
         draw = jax.random.uniform(key, (len(shape), num_steps))
         steps = low + (high - low) * draw
-    steps = _floating(steps)
+    steps = floating(steps)
     if steps.ndim != 2 or len(steps) != len(shape):
         raise ValueError(
             f"grid_distortion: steps must be [{len(shape)}, cells], got {steps.shape}"
@@ -160,8 +160,3 @@ def grid_distortion(
 def _identity(shape: Sequence[int], dtype) -> jax.Array:
     axes = [jnp.arange(n, dtype=dtype) for n in shape]
     return jnp.stack(jnp.meshgrid(*axes, indexing="ij"))
-
-
-def _floating(values: ArrayLike) -> jax.Array:
-    values = jnp.asarray(values)
-    return values if values.dtype == jnp.float64 else values.astype(jnp.float32)

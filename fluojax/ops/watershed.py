@@ -256,8 +256,8 @@ def _postprocess(
     footprint: int,
     keep_unmarked: bool,
 ) -> FluocellsStages:
-    smooth = _smooth(mask, smooth_disk) if smooth_disk else mask
-    processed = regions.remove_small_holes(smooth, max_hole_size)
+    smoothed = smooth(mask, smooth_disk) if smooth_disk else mask
+    processed = regions.remove_small_holes(smoothed, max_hole_size)
     processed = regions.remove_small_objects(processed, min_object_size)
     depth = distance.distance_transform(processed)
     filtered = morphology.maximum_filter(depth, max_filter_size)
@@ -270,12 +270,12 @@ def _postprocess(
     kept = jnp.where(regions.reaching(flooded, min_object_size), flooded, 0)
     labels, count = label_components(kept, equal_values=True)
     return FluocellsStages(
-        smooth, processed, depth, filtered, peaks, markers, flooded, labels, count
+        smoothed, processed, depth, filtered, peaks, markers, flooded, labels, count
     )
 
 
-def _smooth(mask: jax.Array, radius: int) -> jax.Array:
-    """Opening, then closing, with a disk (ball)."""
+def smooth(mask: jax.Array, radius: int) -> jax.Array:
+    """Opening, then closing, of a mask with a disk (ball)."""
     axes = np.ogrid[(slice(-radius, radius + 1),) * mask.ndim]
     disk = sum(axis**2 for axis in axes) <= radius**2
     return morphology.close(morphology.open(mask, disk), disk)

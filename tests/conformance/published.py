@@ -46,7 +46,7 @@ def probabilities(file: Path, image: np.ndarray) -> np.ndarray:
     base, _ = cresunet_size(weights)
     model = models.create_model("cresunet", base_features=base)
     x = jnp.asarray(image, jnp.float32)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), x)
+    shapes = models.abstract_variables(model, x.shape[-1])
     variables = models.load_flat(shapes, weights)
     with jax.default_matmul_precision("highest"):
         logits = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, x)
