@@ -6,6 +6,7 @@ median of paired ratios. A peer whose values differ gets no ratio.
 
 import fnmatch
 import os
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ class Timing(NamedTuple):
     ratio: float | None = None
     interval: tuple[float, float, float] | None = None  # median, low, high
     bound_bytes: int | None = None
+    planned_bytes: int | None = None  # temporaries and results, by the compiler
 
     @property
     def minimum(self) -> float:
@@ -120,11 +122,16 @@ class _Ours:
             def function(z):
                 return row.function({**rest, "logits": z})
 
-            compiled, argument = jax.jit(jax.value_and_grad(function)), arrays["logits"]
+            jitted, argument = jax.jit(jax.value_and_grad(function)), arrays["logits"]
         else:
-            compiled, argument = jax.jit(row.function), arrays
+            jitted, argument = jax.jit(row.function), arrays
+        start = time.perf_counter()
+        compiled = jitted.lower(argument).compile()
+        compiling_s = time.perf_counter() - start
+        self.planned_bytes = _planned(compiled)
         self.call = lambda: jax.block_until_ready(compiled(argument))
-        self.first = timing.first(self.call)
+        seconds, rise = timing.first(self.call)
+        self.first = timing.First(compiling_s + seconds, rise)
 
     def result(self) -> list[np.ndarray]:
         return [np.asarray(leaf) for leaf in jax.tree.leaves(self.call())]
@@ -137,7 +144,22 @@ class _Ours:
         passes = self.row.passes
         bound = None if passes is None else 4 * passes * self.row.pixels
         name = self.row.name
-        return Timing(name, OURS, seconds, *self.first, bound_bytes=bound)
+        return Timing(
+            name,
+            OURS,
+            seconds,
+            *self.first,
+            bound_bytes=bound,
+            planned_bytes=self.planned_bytes,
+        )
+
+
+def _planned(compiled: jax.stages.Compiled) -> int | None:
+    """Bytes beside the arguments that a program reserves, where a backend says so."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return None
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes
 
 
 def _against(row: Row, process: Peers, trials: int, trial_s: float) -> list[Timing]:

@@ -8,10 +8,17 @@ from fluojax.bench.run import OURS, Timing
 from fluojax.errors import UserError
 
 SLOWER, FASTER = 1.10, 0.90
-_COLUMNS = "{:<30} {:<14} {:>9} {:>9} {:>9} {:>8}  {}"
+_COLUMNS = "{:<30} {:<14} {:>9} {:>9} {:>9} {:>8} {:>8}  {}"
 
 HEAD = _COLUMNS.format(
-    "row", "contender", "min ms", "median", "first s", "MB", "ours / peer"
+    "row",
+    "contender",
+    "min ms",
+    "median",
+    "first s",
+    "rise MB",
+    "plan MB",
+    "ours / peer",
 )
 
 
@@ -33,6 +40,7 @@ def line(timing: Timing) -> str:
         f"{1e3 * ordered[len(ordered) // 2]:.3f}",
         f"{timing.first_s:.2f}",
         f"{timing.bytes / 1e6:.0f}",
+        "" if timing.planned_bytes is None else f"{timing.planned_bytes / 1e6:.0f}",
         remark,
     )
 

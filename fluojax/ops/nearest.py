@@ -179,8 +179,21 @@ def _nearest_ids(
     return jnp.where(field[0][0] <= up_to * up_to, field[1][0], 0)
 
 
-@functools.partial(jax.jit, static_argnames="spacing")
-def _nearest_two(instances: jax.Array, spacing: tuple[float, ...]) -> Field:
+def nearest_distances(
+    instances: jax.Array, spacing: tuple[float, ...], up_to: float
+) -> tuple[jax.Array, jax.Array]:
+    """The distances of `nearest_instance`, exact up to `up_to`.
+
+    Farther ones have some value beyond it; this saves the search for them.
+    """
+    first, second = _nearest_two(instances, spacing, up_to)[0]
+    return jnp.sqrt(first), jnp.sqrt(second)
+
+
+@functools.partial(jax.jit, static_argnames=("spacing", "up_to"))
+def _nearest_two(
+    instances: jax.Array, spacing: tuple[float, ...], up_to: float = math.inf
+) -> Field:
     dtype = jnp.result_type(float)
     if instances.size == 0:
         empty, none = jnp.zeros(instances.shape, dtype), jnp.zeros_like(instances)
@@ -193,7 +206,9 @@ def _nearest_two(instances: jax.Array, spacing: tuple[float, ...]) -> Field:
     any_two = jnp.any((instances != 0) & (instances != one))
 
     def largest(field: Field) -> jax.Array:
-        first, second = (jnp.max(square) for square in field[0])
+        first, second = (
+            jnp.minimum(jnp.max(square), up_to * up_to) for square in field[0]
+        )
         return jnp.where(any_two, second, jnp.where(any_one, first, -1.0))
 
     for axis in range(1, instances.ndim):

@@ -33,13 +33,11 @@ def resize_area(image: ArrayLike, sizes: Sequence[int]) -> jax.Array:
     image = checks.image("resize_area", image, "image")
     sizes = _check_sizes("resize_area", sizes, image.shape)
     grows = any(m > n for n, m in zip(image.shape, sizes, strict=True))
-    weights = _between if grows else _covered
+    taps = _between if grows else _covered
     result = floating(image)
     for axis, (n, m) in enumerate(zip(image.shape, sizes, strict=True)):
         if n != m:
-            table = jnp.asarray(weights(n, m), result.dtype)
-            result = jnp.tensordot(table, result, ((1,), (axis,)), precision="highest")
-            result = jnp.moveaxis(result, 0, axis)
+            result = _weighted_along(result, axis, *taps(n, m))
     if jnp.issubdtype(image.dtype, jnp.inexact):
         return result
     return jnp.round(result).astype(image.dtype)
@@ -128,24 +126,28 @@ def _window(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(pixels, n - 1), np.maximum(share, 0)
 
 
-def _covered(n: int, m: int) -> np.ndarray:
-    """`[m, n]` shares of the old pixels in the area of the new ones."""
-    table = np.zeros((m, n))
+def _covered(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Old pixels in the area of each new one, and their shares of it: `[k, m]`."""
     pixels, shares = _window(n, m)
-    for pixel, share in zip(pixels, shares, strict=True):
-        table[np.arange(m), pixel] += share / n
-    return table
+    return pixels, shares / n
 
 
-def _between(n: int, m: int) -> np.ndarray:
-    """`[m, n]` weights where an axis grows."""
+def _between(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """The two old pixels of each new one where an axis grows: `[2, m]`."""
     scale = n / m
     new = np.arange(m)
     low = np.floor(new * scale).astype(int)
     part = (new + 1) - (low + 1) / scale
     part = np.where(part <= 0, 0.0, part - np.floor(part))
-    table = np.zeros((m, n))
-    low = np.minimum(low, n - 1)
-    table[new, low] += 1 - part
-    table[new, np.minimum(low + 1, n - 1)] += part
-    return table
+    pixels = np.minimum([low, low + 1], n - 1)
+    return pixels, np.stack([1 - part, part])
+
+
+def _weighted_along(
+    values: jax.Array, axis: int, pixels: np.ndarray, weights: np.ndarray
+) -> jax.Array:
+    """Sums over k of the values at `pixels` `[k, m]` along an axis, weighted."""
+    before, after = (1,) * axis, (1,) * (values.ndim - 1 - axis)
+    shape = (*before, *pixels.shape, *after)
+    weights = jnp.asarray(weights.reshape(shape), values.dtype)
+    return jnp.sum(jnp.take(values, pixels, axis) * weights, axis)

@@ -5,22 +5,27 @@ are float32, or float64 where 64-bit types are enabled.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
 from fluojax import checks
 from fluojax.ops import distance, morphology, regions
 from fluojax.ops.components import label_components
-from fluojax.ops.nearest import nearest_instance
+from fluojax.ops.nearest import nearest_distances
 
 # The largest value of the overcrowding map in the data set of its authors.
 _OVERCROWDING_LARGEST = 3.8177538
-# Beyond this many sigmas a Gaussian is 0 in float64.
-_GAUSSIAN_REACH = 8.5
+# Sigmas from which on a Gaussian is 0, and is nothing beside 1.
+_UNDERFLOW = {"float64": 38.7, "float32": 14.5}
+_REACH = {"float64": 8.5, "float32": 6.5}
+# Room for a component between the two reaches of a window, in pixels.
+_ROOM = 64
 
 
 def unet_border_weights(
@@ -57,7 +62,9 @@ def unet_border_weights(
     default is that of most programs.
     """
     instances = checks.label_map("unet_border_weights", instances, "instances")
-    distances = nearest_instance(instances, spacing=spacing).distances
+    spacing = distance.check_spacing("unet_border_weights", spacing, instances.ndim)
+    reach = _UNDERFLOW[jnp.result_type(float).name] * float(sigma)
+    distances = nearest_distances(instances, spacing, reach)
     weights = w0 * jnp.exp(jnp.square(distances[0] + distances[1]) / (-2 * sigma**2))
     return weights if everywhere else jnp.where(instances == 0, weights, 0.0)
 
@@ -106,7 +113,7 @@ def overcrowding_weights(
     not taken and the weight is that of 1.
 
     The time grows with the number of components, the memory does not: each
-    takes one distance transform.
+    takes one distance transform of the window that its Gaussian reaches.
 
     Args:
       mask: `[*S]` of any dtype, non-zero is foreground; ids of a label map do
@@ -137,19 +144,47 @@ def overcrowding_weights(
     mask = regions.remove_small_objects(mask, min_object)
     mask = regions.remove_small_holes(mask, max_hole)
     near = morphology.maximum_filter(mask, dilation)
-    crowd = jnp.maximum(_gaussian_sum(mask, float(sigma)), 1.0)
+    crowd = jnp.maximum(_gaussian_sum(mask, float(sigma), int(min_object)), 1.0)
     weights = jnp.where(near, crowd, 1.0) * jnp.where(mask, cell_factor, 1.0)
     return weights / normalizer
 
 
-@functools.partial(jax.jit, static_argnames="sigma")
-def _gaussian_sum(mask: jax.Array, sigma: float) -> jax.Array:
-    """Sum over face-connected components of exp(-d² / (2 sigma²))."""
-    labels, count = label_components(mask, 1)
+@functools.partial(jax.jit, static_argnames=("sigma", "least"))
+def _gaussian_sum(mask: jax.Array, sigma: float, least: int) -> jax.Array:
+    """Sum over face-connected components of exp(-d² / (2 sigma²)).
 
-    def add(label: jax.Array, total: jax.Array) -> jax.Array:
-        squares = distance.squares_up_to(labels != label, _GAUSSIAN_REACH * sigma)
-        return total + jnp.exp(squares / (-2.0 * sigma**2))
+    No component has fewer than `least` pixels.
+    """
+    labels, count = label_components(mask, 1)
+    reach = math.ceil(_REACH[jnp.result_type(float).name] * sigma)
+    window = tuple(min(n, 2 * reach + _ROOM) for n in mask.shape)
+    low, high = _extents(labels, mask.size // max(least, 1) + 1)
+    whole = np.equal(window, mask.shape)
+
+    def add(sizes: tuple[int, ...], label: jax.Array, total: jax.Array) -> jax.Array:
+        last = jnp.asarray(mask.shape) - jnp.asarray(sizes)
+        start = jnp.clip(low[label] - reach, 0, last)
+        other = lax.dynamic_slice(labels, start, sizes) != label
+        squares = distance.squares_up_to(other, reach)
+        near = lax.dynamic_slice(total, start, sizes)
+        near = near + jnp.exp(squares / (-2.0 * sigma**2))
+        return lax.dynamic_update_slice(total, near, start)
+
+    def add_one(label: jax.Array, total: jax.Array) -> jax.Array:
+        in_window = functools.partial(add, window)
+        in_image = functools.partial(add, mask.shape)
+        room = jnp.asarray(window) - 2 * reach
+        fits = jnp.all((high[label] - low[label] < room) | whole)
+        return lax.cond(fits, in_window, in_image, label, total)
 
     start = jnp.zeros(mask.shape, jnp.result_type(float))
-    return lax.fori_loop(1, count + 1, add, start)
+    return lax.fori_loop(1, count + 1, add_one, start)
+
+
+def _extents(labels: jax.Array, most: int) -> tuple[jax.Array, jax.Array]:
+    """First and last index of every label up to `most` along each axis: `[n, rank]`."""
+    flat = labels.ravel()
+    places = [x.ravel() for x in jnp.indices(labels.shape, jnp.int32)]
+    low = [jax.ops.segment_min(x, flat, most + 1) for x in places]
+    high = [jax.ops.segment_max(x, flat, most + 1) for x in places]
+    return jnp.stack(low, axis=-1), jnp.stack(high, axis=-1)

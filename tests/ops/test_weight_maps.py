@@ -76,6 +76,26 @@ def test_the_overcrowding_map_agrees_with_a_loop_over_cells():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_cells_beyond_the_window_of_the_others_count_as_exactly():
+    mask = np.zeros((120, 110), bool)
+    mask[5:110, 50:53] = mask[2:5, 100:104] = mask[110:113, 2:8] = True
+    expected = crowd(mask, 1.0) * np.where(mask, 1.5, 1.0)
+    found = overcrowding_weights(
+        mask, sigma=1.0, dilation=200, min_object=4, max_hole=1, normalizer=1.0
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_far_cells_make_borders_as_a_search_without_end_finds_them():
+    instances = np.zeros((6, 90), int)
+    instances[2, 3], instances[3, 40], instances[0, 88] = 1, 2, 3
+    places = [ndimage.distance_transform_edt(instances != k) for k in (1, 2, 3)]
+    both = np.sort(places, axis=0)[:2].sum(axis=0)
+    expected = np.where(instances == 0, 10 * np.exp(-(both**2) / 8), 0)
+    found = unet_border_weights(instances, sigma=2.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-30)
+
+
 def test_without_cells_the_overcrowding_map_is_flat():
     found = overcrowding_weights(np.zeros((20, 26)), dilation=6)
     np.testing.assert_allclose(found, np.full((20, 26), 1 / 3.8177538), rtol=1e-6)
