@@ -52,9 +52,14 @@ def foreground(array: jax.Array | None) -> jax.Array | None:
 
 def total(view: View, values: jax.Array) -> jax.Array:
     """Weighted sum over the pixels that count, `[B, C]`."""
+    return totals(view, values)[0]
+
+
+def totals(view: View, *maps: jax.Array) -> tuple[jax.Array, ...]:
+    """The `total` of each map, which together cost little more than one."""
     if view.weights is not None:
-        values = view.weights * values
-    return shared.pixel_sum(shared.masked(values, view.where))
+        maps = [view.weights * values for values in maps]
+    return shared.pixel_sums(*(shared.masked(values, view.where) for values in maps))
 
 
 def class_mean(name, view: View, losses, class_weights=None) -> jax.Array:

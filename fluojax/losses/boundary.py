@@ -265,9 +265,8 @@ def _pooled_dice(view: _view.View, share: jax.Array, smooth: float) -> jax.Array
     """Dice `[B]` of the pixels in `share`, all classes counted together."""
     probs, labels = view.probs, view.labels
     wrong = probs * (1.0 - labels) + (1.0 - probs) * labels
-    apart = _view.total(view, share * wrong).sum(-1)
-    areas = _view.total(view, share * (probs + labels)).sum(-1)
-    return shared.ratio(apart, areas + smooth)
+    apart, areas = _view.totals(view, share * wrong, share * (probs + labels))
+    return shared.ratio(apart.sum(-1), areas.sum(-1) + smooth)
 
 
 def _each_image(field, masks: jax.Array) -> jax.Array:

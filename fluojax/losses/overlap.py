@@ -27,7 +27,7 @@ from jax.typing import ArrayLike
 
 from fluojax.losses import _shared as shared
 from fluojax.losses import _view
-from fluojax.losses._view import View, class_mean, total
+from fluojax.losses._view import View, class_mean, total, totals
 
 
 def dice_loss(
@@ -330,13 +330,12 @@ def _apart_and_areas(name, view, squared, soft_labels) -> tuple[jax.Array, jax.A
     linear = _check_soft_labels(name, soft_labels)
     probs, labels = view.probs, view.labels
     if squared:
-        areas = probs**2 + labels**2
-        return total(view, (probs - labels) ** 2), total(view, areas)
-    areas = total(view, probs + labels)
+        return totals(view, (probs - labels) ** 2, probs**2 + labels**2)
     if linear:
         wrong = probs * (1.0 - labels) + (1.0 - probs) * labels
-        return total(view, wrong), areas
-    return total(view, _distance(view)), areas
+    else:
+        wrong = _distance(view)
+    return totals(view, wrong, probs + labels)
 
 
 def _tversky(name, view, fp_weight, fn_weight, smooth, soft_labels) -> jax.Array:
@@ -348,8 +347,8 @@ def _tversky(name, view, fp_weight, fn_weight, smooth, soft_labels) -> jax.Array
     if not linear:
         both = jnp.minimum(fp, fn)
         fp, fn, tp = fp - both, fn - both, tp + both
-    errors = total(view, fp_weight * fp + fn_weight * fn)
-    return shared.ratio(errors, total(view, tp) + errors + smooth)
+    errors, hits = totals(view, fp_weight * fp + fn_weight * fn, tp)
+    return shared.ratio(errors, hits + errors + smooth)
 
 
 def _check_soft_labels(name: str, soft_labels: str) -> bool:

@@ -176,8 +176,8 @@ def _skeletons(images: jax.Array, num_iters: int) -> jax.Array:
 
 def _share(view, skeletons, values, smooth) -> jax.Array:
     """Σ S·values / (Σ S + smooth), `[B, C]`."""
-    top = _view.total(view, skeletons * values)
-    return shared.ratio(top, _view.total(view, skeletons) + smooth)
+    top, length = _view.totals(view, skeletons * values, skeletons)
+    return shared.ratio(top, length + smooth)
 
 
 class _Tubes(NamedTuple):

@@ -76,8 +76,10 @@ def unified_focal_loss(
 def _tversky_part(name, view: View, is_cell, delta, gamma, asymmetric) -> jax.Array:
     probs, labels = view.probs, view.labels
     missed, false = (1.0 - probs) * labels, probs * (1.0 - labels)
-    errors = _view.total(view, delta * missed + (1.0 - delta) * false)
-    losses = shared.ratio(errors, _view.total(view, probs * labels) + errors + _SMOOTH)
+    errors, hits = _view.totals(
+        view, delta * missed + (1.0 - delta) * false, probs * labels
+    )
+    losses = shared.ratio(errors, hits + errors + _SMOOTH)
     focal = shared.power(losses, 1.0 - gamma)
     if asymmetric:
         focal = jnp.where(is_cell[None], focal, losses)
