@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fluojax.models.convolution import convolution
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "elu": nn.elu,
     "gelu": lambda x: nn.gelu(x, approximate=False),
@@ -97,6 +99,7 @@ class Layers:
             kernel_init=nn.initializers.he_normal(),
             dtype=self.dtype,
             param_dtype=self.param_dtype,
+            conv_general_dilated=convolution,
             name=name,
         )(x)
 

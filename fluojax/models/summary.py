@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+from fluojax.models import convolution
+
 Path = tuple[str, ...]
 
 
@@ -138,6 +140,9 @@ def _products(jaxpr: Jaxpr, scope: Path) -> Iterator[tuple[Path, int]]:
             yield path, _convolution(equation)
         elif name == "dot_general":
             yield path, _matrix_product(equation)
+        elif equation.params.get("name") == convolution.sum_of_shifts.__name__:
+            kernel, result = equation.invars[1].aval, equation.outvars[0].aval
+            yield path, convolution.shift_operations(kernel, result)
         elif name == "cond":
             branches = [
                 list(_products(branch.jaxpr, path))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from fluojax.models import blocks
 from fluojax.models.blocks import ConvNormAct, Layers
+from fluojax.models.convolution import convolution
 
 _GROUPS = 32  # of the ResNet's norms
 
@@ -176,7 +177,7 @@ class StdConv(nn.Module):
         mean = kernel.mean((0, 1, 2))
         variance = kernel.var((0, 1, 2))
         kernel = (kernel - mean) * jax.lax.rsqrt(variance + 1e-5)
-        return jax.lax.conv_general_dilated(
+        return convolution(
             x,
             kernel.astype(x.dtype),
             (self.stride, self.stride),
