@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fluojax.models.convolution import convolution
+from fluojax.ops.resize import weighted_along
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "elu": nn.elu,
@@ -146,13 +147,39 @@ class Layers:
             )(x)
         channels = x.shape[-1]
         groups = {"group": math.gcd(channels, 8), "instance": channels, "layer": 1}
-        return nn.GroupNorm(
-            num_groups=groups[self.norm],
-            epsilon=self.eps,
-            dtype=self.dtype,
-            scale_init=start,
-            name=name,
-        )(x)
+        return GroupNorm(groups[self.norm], self.eps, self.dtype, start, name=name)(x)
+
+
+class GroupNorm(nn.Module):
+    """Mean 0 and variance 1 of groups of channels over the image of each item.
+
+    Channels are summed one by one and then put together: a CPU adds up an image
+    of many channels several times faster than one of groups. Statistics and
+    parameters (`scale`, `bias`) are float32.
+    """
+
+    groups: int
+    eps: float
+    dtype: Any = jnp.float32
+    scale_init: Callable = nn.initializers.ones_init()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+        zeros = nn.initializers.zeros_init()
+        bias = self.param("bias", zeros, (channels,), jnp.float32)
+        flat = x.reshape(len(x), -1, channels).astype(jnp.float32)
+        mean, square = self._of_group(flat), self._of_group(flat * flat)
+        deviation = jnp.sqrt(jnp.maximum(square - mean * mean, 0.0) + self.eps)
+        gain = scale[None] / deviation
+        flat = flat * gain[:, None] + (bias[None] - mean * gain)[:, None]
+        return flat.reshape(x.shape).astype(self.dtype)
+
+    def _of_group(self, flat: jax.Array) -> jax.Array:
+        """The mean over pixels and group of every channel, `[B, C]`."""
+        means = flat.mean(1).reshape(len(flat), self.groups, -1)
+        return jnp.repeat(means.mean(-1), means.shape[-1], axis=-1)
 
 
 class ConvNormAct(nn.Module):
@@ -328,18 +355,52 @@ def resize_linear(
     for axis, (n, m) in enumerate(zip(x.shape[1:-1], sizes, strict=True), start=1):
         if n == m:
             continue
-        k = np.arange(m)
+        # Free sizes of `jax.export` are no numbers yet.
+        xp = np if isinstance(n, int) and isinstance(m, int) else jnp
+        k = xp.arange(m)
         if align_corners:
             position = k * (n - 1) / max(m - 1, 1)
         else:
-            position = np.clip((k + 0.5) * n / m - 0.5, 0, n - 1)
-        low = np.minimum(position.astype(int), n - 1)
-        high = np.minimum(low + 1, n - 1)
-        shape = [m if i == axis else 1 for i in range(x.ndim)]
-        part = jnp.asarray((position - low).reshape(shape), x.dtype)
-        below, above = (jnp.take(x, i, axis, mode="clip") for i in (low, high))
-        x = below + (above - below) * part
+            position = xp.clip((k + 0.5) * n / m - 0.5, 0, n - 1)
+        low = xp.minimum(position.astype(int), n - 1)
+        high = xp.minimum(low + 1, n - 1)
+        if xp is np:
+            x = _between(axis, n, np.stack([low, high]), position - low)(x)
+        else:
+            x = _read_between(x, axis, (low, high), position - low)
     return x
+
+
+def _read_between(x: jax.Array, axis: int, pixels, part) -> jax.Array:
+    """`[B, *S, C]` along an axis, `part` of the way between pairs of pixels."""
+    shape = [part.shape[0] if i == axis else 1 for i in range(x.ndim)]
+    share = jnp.asarray(part.reshape(shape), x.dtype)
+    below, above = (jnp.take(x, i, axis, mode="clip") for i in pixels)
+    return below + (above - below) * share
+
+
+def _between(axis: int, length: int, pixels: np.ndarray, part: np.ndarray):
+    """The function of `[B, *S, C]` that interpolates between pairs of pixels `[2, m]`.
+
+    `length` is that of the axis. The gradient reads the few results that each pixel went into, where that of
+    indexing would add up one result after the other.
+    """
+
+    @jax.custom_vjp
+    def interpolate(x: jax.Array) -> jax.Array:
+        return _read_between(x, axis, pixels, part)
+
+    def backward(_, slopes: jax.Array) -> tuple[jax.Array]:
+        table = np.zeros((len(part), length))
+        np.add.at(table, (np.arange(len(part)), pixels[0]), 1 - part)
+        np.add.at(table, (np.arange(len(part)), pixels[1]), part)
+        most = max(int((table != 0).sum(axis=0).max()), 1)
+        readers = np.argsort(table == 0, axis=0, kind="stable")[:most]
+        weights = np.take_along_axis(table, readers, axis=0)
+        return (weighted_along(slopes, axis, readers, weights),)
+
+    interpolate.defvjp(lambda x: (interpolate(x), None), backward)
+    return interpolate
 
 
 def prepare(

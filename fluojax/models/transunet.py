@@ -309,9 +309,7 @@ def group_norm(
 ) -> jax.Array:
     """The ResNet's norm, inside a compact method; `zero` starts its scale from 0."""
     start = nn.initializers.zeros_init() if zero else nn.initializers.ones_init()
-    return nn.GroupNorm(
-        groups, epsilon=eps, dtype=layers.dtype, scale_init=start, name=name
-    )(x)
+    return blocks.GroupNorm(groups, eps, layers.dtype, start, name=name)(x)
 
 
 def grow(x: jax.Array, sizes: Sequence[int]) -> jax.Array:

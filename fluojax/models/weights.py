@@ -12,9 +12,14 @@ from jax.typing import ArrayLike
 from fluojax import errors
 
 
-def abstract_variables(model: nn.Module, channels: int) -> dict[str, Any]:
-    """Shapes and dtypes of the variables of a model for pictures; computes nothing."""
-    size = (model.min_size,) * min(model.ranks)
+def abstract_variables(
+    model: nn.Module, channels: int, rank: int | None = None
+) -> dict[str, Any]:
+    """Shapes and dtypes of the variables of a model; computes nothing.
+
+    For images of the lowest rank that the model takes, unless `rank` says 3.
+    """
+    size = (model.min_size,) * (rank or min(model.ranks))
     image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
     return jax.eval_shape(
         lambda x: model.init(jax.random.key(0), x, train=False), image

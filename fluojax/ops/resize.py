@@ -37,7 +37,7 @@ def resize_area(image: ArrayLike, sizes: Sequence[int]) -> jax.Array:
     result = floating(image)
     for axis, (n, m) in enumerate(zip(image.shape, sizes, strict=True)):
         if n != m:
-            result = _weighted_along(result, axis, *taps(n, m))
+            result = weighted_along(result, axis, *taps(n, m))
     if jnp.issubdtype(image.dtype, jnp.inexact):
         return result
     return jnp.round(result).astype(image.dtype)
@@ -143,11 +143,19 @@ def _between(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
     return pixels, np.stack([1 - part, part])
 
 
-def _weighted_along(
+def weighted_along(
     values: jax.Array, axis: int, pixels: np.ndarray, weights: np.ndarray
 ) -> jax.Array:
     """Sums over k of the values at `pixels` `[k, m]` along an axis, weighted."""
-    before, after = (1,) * axis, (1,) * (values.ndim - 1 - axis)
-    shape = (*before, *pixels.shape, *after)
-    weights = jnp.asarray(weights.reshape(shape), values.dtype)
-    return jnp.sum(jnp.take(values, pixels, axis) * weights, axis)
+    shape = [1] * values.ndim
+    shape[axis] = -1
+
+    def add(total: jax.Array, tap: tuple[jax.Array, jax.Array]):
+        pixel, weight = tap
+        return total + jnp.take(values, pixel, axis) * weight.reshape(shape), None
+
+    sizes = (*values.shape[:axis], pixels.shape[1], *values.shape[axis + 1 :])
+    taps = jnp.asarray(pixels, jnp.int32), jnp.asarray(weights, values.dtype)
+    # Tap by tap: a CPU runs a sum over gathered values element by element.
+    start = jnp.zeros(sizes, values.dtype)
+    return jax.lax.scan(add, start, taps, unroll=min(len(pixels), 8))[0]

@@ -64,6 +64,24 @@ def test_half_pixel_resize_equals_jax():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("sizes", [(8, 9), (1, 3), (4, 13)])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_the_gradient_of_a_resize_is_its_transpose(sizes, align_corners):
+    x = normal(2, 4, 5, 3)
+
+    def resize(x):
+        return blocks.resize_linear(x, sizes, align_corners=align_corners)
+
+    y = resize(x)
+    slopes = normal(*y.shape, seed=1)
+    (found,) = jax.vjp(resize, x)[1](slopes)
+    # Of a linear map A, <slopes, A x> = <A' slopes, x> for every x.
+    for k in range(3):
+        probe = normal(*x.shape, seed=2 + k)
+        left, right = jnp.sum(slopes * resize(probe)), jnp.sum(found * probe)
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
+
+
 def test_padding_mirrors_where_it_can_and_repeats_where_it_must():
     x = jnp.arange(3.0)[None, :, None, None] * jnp.ones((1, 3, 4, 2))
     padded = blocks.pad_to_multiple(x, 4)
