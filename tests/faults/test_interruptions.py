@@ -4,7 +4,9 @@
 an undisturbed run on as many CPU devices.
 """
 
+import functools
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -17,18 +19,23 @@ pytestmark = pytest.mark.faults
 
 
 @pytest.fixture(scope="module")
-def undisturbed(folder, tmp_path_factory):
-    """Outcomes of quiet runs by number of devices."""
+def quiet_run(folder, tmp_path_factory):
+    """Folders of undisturbed runs by number of devices."""
     known = {}
 
     def of(devices):
         if devices not in known:
-            workdir = tmp_path_factory.mktemp(f"quiet{devices}") / "run"
-            train(folder, workdir, devices)
-            known[devices] = outcome(workdir)
+            known[devices] = tmp_path_factory.mktemp(f"quiet{devices}") / "run"
+            train(folder, known[devices], devices)
         return known[devices]
 
     return of
+
+
+@pytest.fixture(scope="module")
+def undisturbed(quiet_run):
+    """Outcomes of undisturbed runs by number of devices."""
+    return functools.cache(lambda devices: outcome(quiet_run(devices)))
 
 
 @pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 4])
@@ -65,7 +72,9 @@ def test_sigterm_saves_and_the_same_command_continues(folder, tmp_path, undistur
     assert (variables, journal, scores) == undisturbed(1)[:3]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
 def test_ctrl_c_and_usr1_save_too(folder, tmp_path, number):
     workdir = tmp_path / "run"
     process = start(folder, workdir)
@@ -90,13 +99,11 @@ def test_a_second_ctrl_c_stops_at_once_and_keeps_what_was_saved(folder, tmp_path
 
 
 def test_one_flipped_bit_is_found_and_the_run_ends_the_same(
-    folder, tmp_path, undisturbed
+    folder, tmp_path, quiet_run, undisturbed
 ):
     workdir = tmp_path / "run"
-    process = start(folder, workdir)
-    wait_for(workdir, "10.sha256", process)
-    process.kill()
-    process.communicate()
+    shutil.copytree(quiet_run(1), workdir)
+    (workdir / "results.json").unlink()
     newest = max(int(p.stem) for p in (workdir / "checkpoints").glob("*.sha256"))
     files = (workdir / "checkpoints" / str(newest) / "state").rglob("*")
     largest = max((p for p in files if p.is_file()), key=lambda p: p.stat().st_size)
@@ -119,17 +126,19 @@ def test_a_second_process_is_turned_away(folder, tmp_path):
     finish(first)
 
 
-def test_a_finished_run_is_left_alone_and_another_experiment_refused(folder, tmp_path):
+def test_a_finished_run_is_left_alone_and_another_experiment_refused(
+    folder, tmp_path, quiet_run
+):
     workdir = tmp_path / "run"
-    train(folder, workdir, num_steps="5")
+    shutil.copytree(quiet_run(1), workdir)
     before = (workdir / "results.json").read_bytes()
-    assert "nothing to do" in train(folder, workdir, num_steps="5")
+    assert "nothing to do" in train(folder, workdir)
     assert (workdir / "results.json").read_bytes() == before
     output = train(folder, workdir, code=2, seed="1", learning_rate="0.5")
     assert "learning_rate: 0.001 -> 0.5, seed: 0 -> 1" in output
     assert "another --workdir" in output
     # More steps are a continuation.
-    assert "resuming from step 5" in train(folder, workdir, num_steps="10")
+    assert "resuming from step 30" in train(folder, workdir, num_steps="35")
 
 
 @pytest.mark.slow
