@@ -103,10 +103,10 @@ def test_a_batch_is_its_images_one_by_one_with_and_without_jit(case):
     variables, x = start(model), images(3, 8, 16, 2)
     batch = predict(model)(variables, x)
     single = [predict(model)(variables, x[i : i + 1])[0] for i in range(3)]
-    np.testing.assert_allclose(batch, jnp.stack(single), atol=1e-5)
+    np.testing.assert_allclose(batch, jnp.stack(single), rtol=1e-5, atol=1e-5)
     stacked = jax.vmap(lambda x: predict(model)(variables, x[None])[0])(x)
-    np.testing.assert_allclose(batch, stacked, atol=1e-5)
-    np.testing.assert_allclose(batch, model.apply(variables, x), atol=1e-5)
+    np.testing.assert_allclose(batch, stacked, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(batch, model.apply(variables, x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", ["group", "instance", "layer", None])
