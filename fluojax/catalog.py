@@ -513,6 +513,12 @@ DATA = {
         "after Morelli et al. 2021",
     ),
     "tfds:fnc_synth": Entry("the same, built once by tfds", ""),
+    "lesion3d_synth": Entry(
+        "generated heads with lesions in 3-D, 200/40/60; also lesion3d_synth/demo, "
+        "lesion3d_synth/smoke",
+        "after Liew et al. 2022",
+    ),
+    "tfds:lesion3d_synth": Entry("the same, built once by tfds", ""),
     "tfds:fnc_v1": Entry(
         "neurons, 283 images; /authors, /by_animal, /imsahlo_512x768",
         "Morelli et al., Scientific Reports 2021",
@@ -579,3 +585,43 @@ COSTS = {
 }
 
 CATALOG = {"losses": LOSSES, "models": MODELS, "metrics": METRICS, "data": DATA}
+
+# Losses by what they look at; the other names are published settings of these.
+FAMILIES = {
+    "pixel": ("cross_entropy_loss", "focal_loss", "unified_focal_loss"),
+    "overlap": (
+        "dice_loss",
+        "jaccard_loss",
+        "generalized_dice_loss",
+        "tversky_loss",
+        "focal_tversky_loss",
+        "power_mae_loss",
+        "lovasz_loss",
+    ),
+    "boundary": (
+        "contour_weighted_loss",
+        "separable_contour_loss",
+        "boundary_loss",
+        "hausdorff_loss",
+    ),
+    "topology": ("soft_cldice_loss", "dice_cldice_loss", "cbdice_loss"),
+    "moments": (
+        "local_moment_loss",
+        "instance_moment_loss",
+        "global_moment_loss",
+        "residual_moment_loss",
+    ),
+    "instance": ("blob_loss", "ici_loss", "dual_ici_loss", "cc_dice_loss"),
+    "compound": (
+        "weighted_sum",
+        "combined_loss",
+        "combined_focal_tversky_loss",
+        "imsahlo_loss",
+    ),
+}
+
+
+def family(loss: str) -> str:
+    """The family of a loss in `LOSSES`, "preset" for a published setting."""
+    named = (name for name, members in FAMILIES.items() if loss in members)
+    return next(named, "preset")

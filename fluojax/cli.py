@@ -5,7 +5,9 @@ Nothing heavy is imported here before a command has been understood: help,
 """
 
 import argparse
+import dataclasses
 import os
+import shlex
 import sys
 import tempfile
 import traceback
@@ -22,7 +24,7 @@ from fluojax.errors import UserError, nearest
 
 # Long flags of `train` and the field that each sets.
 FIELDS = {
-    "data": ("DATA", "folder, fnc_synth[/demo|/smoke] or tfds:NAME"),
+    "data": ("DATA", "folder, fnc_synth[/demo|/smoke], lesion3d_synth or tfds:NAME"),
     "workdir": ("DIR", "run folder; an interrupted run in it is continued"),
     "loss": ("NAME", "registered loss, or several joined by +"),
     "model": ("NAME", "registered model"),
@@ -113,10 +115,17 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA")
     parser.add_argument("--json", metavar="FILE", help="also write the facts as JSON")
+    parser.add_argument(
+        "--augment", metavar="PRESET", nargs="?", const="default",
+        help="also draw augmented training crops: default, study or imsahlo",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", metavar="FILE", help="that picture (default: augmentation.png)"
+    )
     _add_settings(parser)
 
 
-def _train_arguments(parser: argparse.ArgumentParser) -> None:
+def _train_fields(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config", nargs="?", metavar="CONFIG", help=".py .json .yaml .toml"
     )
@@ -125,10 +134,49 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, dest=field, metavar=metavar, help=text)
     _add_settings(parser)
     parser.add_argument("--smoke", action="store_true", help="tiny generated run")
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    _train_fields(parser)
     parser.add_argument("--dry-run", action="store_true", help="check, train nothing")
     _add_device(parser)
     parser.add_argument("--deterministic", action="store_true", help="on GPUs, slower")
     parser.add_argument("--distributed", choices=("auto", "off"), default="auto")
+
+
+def _lr_find_arguments(parser: argparse.ArgumentParser) -> None:
+    _train_fields(parser)
+    parser.add_argument("--min", metavar="X", type=float, default=1e-6)
+    parser.add_argument("--max", metavar="X", type=float, default=1.0)
+    parser.add_argument("--iters", metavar="N", type=int, default=100)
+    parser.add_argument("--out", metavar="PNG", default="lr_find.png")
+    _add_device(parser)
+
+
+def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", metavar="SPEC", help="experiment script, or a config")
+    parser.add_argument("--workdir", metavar="DIR", help="default: runs/<SPEC>")
+    parser.add_argument("--only", metavar="PATTERN", help="e.g. 'dice*' or '*/seed0'")
+    parser.add_argument("--list", action="store_true", help="name the members, no run")
+    parser.add_argument("--data", metavar="DATA", help="in place of the script's own")
+    parser.add_argument(
+        "--seeds", metavar="N|LIST", help="how many (from 0), or a list such as 0,5,25"
+    )
+    parser.add_argument("--scale", choices=("small", "full"), default="small")
+    parser.add_argument("--variant", metavar="NAME", help="one of the script's")
+    parser.add_argument("--smoke", action="store_true", help="tiny generated runs")
+    parser.add_argument(
+        "--ensemble", choices=("serial", "devices", "vmap", "auto"), default="serial",
+        help="seeds of a configuration one after another, one on each device, all in "
+        "one device, or whatever ten steps of each show to be fastest",
+    )  # fmt: skip
+    parser.add_argument(
+        "--array", choices=("slurm",), help="print the script of a job array, no run"
+    )
+    parser.add_argument(
+        "--element", metavar="K", type=int, help="run member K alone (see --list)"
+    )
+    _add_device(parser)
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -174,8 +222,9 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="WHAT",
-        choices=("losses", "ops", "models", "train", "all"),
-        help="losses, ops, models (a forward pass), train (a training step) or all",
+        choices=("losses", "ops", "metrics", "models", "train", "input", "all"),
+        help="losses, ops, metrics, models (a forward pass), train (a training step), input "
+        "(augmentation, and steps fed with it) or all",
     )  # fmt: skip
     parser.add_argument(
         "--size", choices=("A", "B", "full", "small"), default="A",
@@ -196,8 +245,17 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN")
-    parser.add_argument("--to", metavar="FORMAT", default="safetensors")
+    parser.add_argument(
+        "--to", metavar="FORMAT", default="safetensors", help="safetensors or jax"
+    )
+    parser.add_argument(
+        "--license", metavar="NAME", help="of the weights, for the card"
+    )
     parser.add_argument("--out", metavar="DIR", help="default: RUN/export")
+
+
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="run or sweep")
 
 
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -255,11 +313,17 @@ ARGUMENTS = {
     ),
     "check": ("pair and read everything in a folder, train nothing", _check_arguments),
     "train": ("train, or continue, an experiment", _train_arguments),
+    "lr-find": (
+        "a learning rate for an experiment, by a range test",
+        _lr_find_arguments,
+    ),
+    "sweep": ("the missing runs of an experiment, then its table", _sweep_arguments),
     "evaluate": (
         "score a run on a split, or two folders of masks",
         _evaluate_arguments,
     ),
     "predict": ("masks, tables and overlays for images", _predict_arguments),
+    "report": ("pages and tables of a run or a sweep, made again", _report_arguments),
     "bench": ("time losses and operators on this machine", _bench_arguments),
     "export": ("weights of a run as files for others", _export_arguments),
     "import": ("published weights as a run folder", _import_arguments),
@@ -378,8 +442,12 @@ def _check_names(config: Experiment) -> None:
     for kind, name in wanted:
         known = catalog.CATALOG["losses" if kind == "loss" else "models"]
         if name not in known:
+            close = nearest(name, known)
+            first = close.removeprefix(" (did you mean ").split(",")[0].rstrip("?)")
+            kin = f"; {first} is of the family {catalog.family(first)}"
             raise UserError(
-                f"{kind}: {name!r} is unknown{nearest(name, known)}; "
+                f"{kind}: {name!r} is unknown{close}"
+                f"{kin if close and kind == 'loss' else ''}; "
                 f"`fluojax list {'losses' if kind == 'loss' else 'models'}` names all"
             )
 
@@ -394,11 +462,71 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _lr_find(args: argparse.Namespace, console: Console) -> int:
+    config = experiment_of(args)
+    if not 0 < args.min < args.max:
+        raise UserError("--min, --max: need 0 < min < max")
+    if args.iters < 10:
+        raise UserError(f"--iters: needs at least 10, got {args.iters}")
+    from fluojax.jobs import lr_find
+
+    lr_find.lr_find(
+        config, low=args.min, high=args.max, iters=args.iters, out=Path(args.out),
+        console=console,
+    )  # fmt: skip
+    return 0
+
+
+def _sweep(args: argparse.Namespace, console: Console) -> int:
+    from fluojax.sweep import study as studies
+
+    options = studies.Options(args.data, args.scale, args.variant, args.smoke)
+    study = studies.load_study(args.spec, options)
+    if args.seeds is not None:
+        study = dataclasses.replace(study, seeds=studies.parse_seeds(args.seeds))
+    for member in study.members.values():
+        _check_names(member)
+    name = "_".join(filter(None, [Path(args.spec).stem, args.variant]))
+    root = Path(args.workdir or f"runs/{name}{'_smoke' if args.smoke else ''}")
+    from fluojax.jobs import sweep
+
+    words = sweep_words(args, root)
+    if args.array:
+        print(sweep.slurm_script(words, len(sweep.members_of(study))), end="")
+    elif args.list:
+        sweep.list_members(study, root, args.only, console)
+    else:
+        command = shlex.join(["fluojax", *words])
+        table = sweep.sweep(
+            study, root, command=command, console=console, only=args.only,
+            element=args.element, how=args.ensemble,
+        )  # fmt: skip
+        console.line(table)
+        console.line(f"-> {root}")
+    return 0
+
+
+def sweep_words(args: argparse.Namespace, root: Path) -> list[str]:
+    """The words of a sweep that decide its outcome, to type it again."""
+    words = ["sweep", args.spec, "--workdir", str(root)]
+    for name in ("data", "seeds", "variant"):
+        if getattr(args, name) is not None:
+            words += [f"--{name}", getattr(args, name)]
+    words += ["--scale", args.scale] if args.scale != "small" else []
+    return words + ["--smoke"] * args.smoke
+
+
 def _check(args: argparse.Namespace, console: Console) -> int:
-    config = configs.apply_overrides(Experiment(data=args.data), _settings(args))
+    settings = _settings(args)
+    if args.augment is not None:
+        settings = {"augmentation": args.augment, **settings}
+    elif args.out is not None:
+        raise UserError("check --out: names the picture of --augment, which is missing")
+    config = configs.apply_overrides(Experiment(data=args.data), settings)
     from fluojax.jobs import check
 
-    return check.check(config, console, json_file=args.json)
+    sheet = None if args.augment is None else args.out or "augmentation.png"
+    return check.check(config, console, json_file=args.json, sheet_file=sheet)
 
 
 def _number_or(text: str, word: str, flag: str) -> float | None:
@@ -491,7 +619,14 @@ def _bench(args: argparse.Namespace, console: Console) -> int:
 def _export(args: argparse.Namespace, console: Console) -> int:
     from fluojax.jobs.export import export
 
-    export(args.run, args.to, args.out, console)
+    export(args.run, args.to, args.out, console, license_name=args.license)
+    return 0
+
+
+def _report(args: argparse.Namespace, console: Console) -> int:
+    from fluojax.jobs import report
+
+    report.report_run(Path(args.folder), console)
     return 0
 
 
@@ -546,10 +681,13 @@ COMMANDS = {
     "demo": _demo,
     "check": _check,
     "train": _train,
+    "lr-find": _lr_find,
+    "sweep": _sweep,
     "evaluate": _evaluate,
     "predict": _predict,
     "bench": _bench,
     "export": _export,
+    "report": _report,
     "import": _import,
     "list": _list,
     "info": _info,

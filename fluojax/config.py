@@ -58,6 +58,7 @@ class Experiment:
     manual_dir: str | None = None
     data_options: DataOptions = DEFAULT_DATA_OPTIONS
     scaling: Literal["auto", "fixed", "percentile", "asinh"] = "auto"
+    contrast: Literal["none", "clahe"] = "none"  # of whole images, before cropping
     crop: int | None = None  # pixels; none: six cell diameters of the data
     foreground_crops: float = 0.5  # probability that a crop is centred on a cell
     touching_gap: int = 0  # px of background learned between touching cells
@@ -68,6 +69,8 @@ class Experiment:
         Term("cross_entropy_loss", 1.0),
         Term("dice_loss", 1.0),
     )
+    pool_batch: bool = False  # the loss sees a batch as one tall image (one device)
+    squash_twice: bool = False  # the loss squashes probabilities again (loss study)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     optimizer_options: Options = field(default_factory=dict)  # b1, b2, eps, momentum
     learning_rate: float = 1e-3
@@ -84,11 +87,15 @@ class Experiment:
     log_every: int = 10
     eval_every: int = 200
     save_every: int = 200
+    select: Literal["score", "dice", "loss"] = "score"  # of validation, for the best
+    min_delta: float = 0.0  # less than this is no improvement
     patience: int | None = None  # evaluations without improvement before the end
     plateau_factor: float = 0.5  # schedule "plateau": lr is multiplied by this
     plateau_patience: int = 5  # ... after so many evaluations without improvement
     threshold: float | None = 0.5  # none: tuned on validation when training ends
-    postprocess: Literal["default", "imsahlo", "study", "none"] = "default"
+    postprocess: Literal["default", "imsahlo", "study", "study_scaled", "none"] = (
+        "default"
+    )
     postprocess_options: Options = field(default_factory=dict)
     workdir: str | None = None
 
@@ -104,15 +111,18 @@ _PLAIN = {
     "max_filter_size": 0,
     "footprint": 40,
 }
-# "study" is that of the loss study for cells of 40 px.
+# "study" is that of the loss study for cells of 40 px; "study_scaled" becomes it
+# with lengths and areas for the cells of the data, see `scaled_study`.
+_STUDY = _PLAIN | {"smooth_disk": 3, "max_hole_size": 50}
+_STUDY |= {"min_area": 200, "max_filter_size": 30}
 POSTPROCESS: Mapping[str, Options] = {
     "default": _PLAIN | {"closing": 3, "fill_holes": True, "min_area": 15},
     "imsahlo": _PLAIN | {"closing": 3, "min_area": 15},
-    "study": _PLAIN
-    | {"smooth_disk": 3, "max_hole_size": 50, "min_area": 200, "max_filter_size": 30},
+    "study": _STUDY,
+    "study_scaled": _STUDY,
     "none": _PLAIN,
 }
-
+STUDY_DIAMETER = 40.0  # px of a cell in the loss study's images
 # Fields that may differ when a run is resumed: they do not change the steps done.
 RESUMABLE = frozenset(
     {"num_steps", "log_every", "eval_every", "save_every", "patience", "workdir"}
@@ -120,11 +130,75 @@ RESUMABLE = frozenset(
 )
 
 
-def postprocess_options(config: Experiment) -> dict[str, Any]:
-    """The named preset with the experiment's own options on top."""
+_LENGTHS = ("closing", "smooth_disk", "max_filter_size", "footprint")
+_AREAS = ("max_hole_size", "min_area")
+# Of the options given, never of a preset: "um" makes lengths um and areas um²; the
+# pixel size counts where the image does not tell its own.
+_UNITS = {"units": "px", "pixel_size_um": None}
+
+
+def postprocess_settings(config: Experiment) -> dict[str, Any]:
+    """The named preset with the experiment's own options on top, as written.
+
+    Raises:
+      UserError: unknown options, or units other than px and um.
+    """
     known = POSTPROCESS[config.postprocess]
-    _refuse_unknown(config.postprocess_options, known, "postprocess_options")
-    return {**known, **config.postprocess_options}
+    given = config.postprocess_options
+    _refuse_unknown(given, {**known, **_UNITS}, "postprocess_options")
+    if given.get("units", "px") not in ("px", "um"):
+        raise UserError(
+            f"postprocess_options.units: must be px or um, got {given['units']!r}"
+        )
+    return {**known, **given}
+
+
+def postprocess_options(
+    config: Experiment, pixel_size_um: float | None = None
+) -> dict[str, Any]:
+    """The same with lengths and areas in pixels, for `instances_from_probs`.
+
+    Args:
+      config: with `postprocess_options.units=um`, the lengths and areas in
+        `postprocess_options` are micrometres and square micrometres; those of the
+        preset stay pixels. Rounded; a closing to an odd width.
+      pixel_size_um: of the image; None where it does not say.
+
+    Raises:
+      UserError: micrometres, and no pixel size.
+    """
+    settings = postprocess_settings(config)
+    units, fallback = (settings.pop(n, _UNITS[n]) for n in ("units", "pixel_size_um"))
+    size = pixel_size_um or fallback
+    if units == "px":
+        return settings
+    if not size:
+        raise UserError(
+            "postprocess_options.units=um: the image does not tell its pixel size; give "
+            "--pixel-size UM or --set postprocess_options.pixel_size_um=UM"
+        )
+    for name in set(config.postprocess_options) & {*_LENGTHS, *_AREAS}:
+        length = settings[name] / size ** (2 if name in _AREAS else 1)
+        odd = name == "closing" and length > 0
+        settings[name] = 2 * round((length - 1) / 2) + 1 if odd else round(length)
+    return settings
+
+
+def scaled_study(diameter: float) -> dict[str, Any]:
+    """Post-processing of the loss study for cells of another diameter in px.
+
+    Lengths grow with the diameter, windows to at least 3, areas with its square,
+    to at least 1.
+    """
+    scale = diameter / STUDY_DIAMETER
+    study = POSTPROCESS["study"]
+    areas = {
+        n: max(1, round(study[n] * scale**2)) for n in ("max_hole_size", "min_area")
+    }
+    windows = {
+        n: max(3, round(study[n] * scale)) for n in ("max_filter_size", "footprint")
+    }
+    return {"smooth_disk": round(study["smooth_disk"] * scale), **areas, **windows}
 
 
 def default_workdir(config: Experiment) -> str:
@@ -151,13 +225,13 @@ def validate(config: Experiment) -> Experiment:
             raise UserError(f"{name}: must lie in [0, 1], got {value}")
     if not 0 <= config.seed < 2**31:
         raise UserError(f"seed: must lie in [0, 2147483648), got {config.seed}")
-    if config.weight_decay < 0:
-        raise UserError(
-            f"weight_decay: must not be negative, got {config.weight_decay}"
-        )
+    for name in ("weight_decay", "min_delta"):
+        if getattr(config, name) < 0:
+            value = getattr(config, name)
+            raise UserError(f"{name}: must not be negative, got {value}")
     if not config.loss:
         raise UserError("loss: needs at least one term, e.g. --loss dice_loss")
-    postprocess_options(config)
+    postprocess_settings(config)
     return config
 
 
@@ -360,14 +434,23 @@ def load_config(path: str | Path) -> Experiment:
     return from_dict(data)
 
 
-def _python_config(path: Path) -> Experiment:
+def run_python(path: Path, kind: str = "") -> dict[str, Any]:
+    """The names that a Python file of the user defines; it is executed.
+
+    Raises:
+      UserError: an error in it, with its line.
+    """
     import runpy
 
     try:
-        names = runpy.run_path(str(path))
+        return runpy.run_path(str(path))
     except Exception as error:
         line = getattr(error, "lineno", None) or _line_in(error, path)
-        raise UserError(f"configuration {path}, line {line}: {error}") from error
+        raise UserError(f"{kind}{path}, line {line}: {error}") from error
+
+
+def _python_config(path: Path) -> Experiment:
+    names = run_python(path, "configuration ")
     get_config = names.get("get_config")
     if not callable(get_config):
         raise UserError(f"configuration {path}: defines no get_config()")

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -82,6 +83,17 @@ class Console:
         except OSError as error:
             self._log = None
             self._put(f"log.txt: not written any more: {error.strerror}\n")
+
+
+def reading(console: Console) -> Callable[[int, int], None]:
+    """`f(done, of)` that tells how far a long reading of files has come."""
+    began = time.monotonic()
+
+    def progress(done: int, of: int) -> None:
+        if time.monotonic() - began > 2:
+            console.progress(done, {"reading": f"{done}/{of} images"}, last=done == of)
+
+    return progress
 
 
 def _one_word(value: object) -> str:

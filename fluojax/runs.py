@@ -44,6 +44,7 @@ class Run:
       intensity: median 1st and 99.8th percentile of the training images, None
         where they are not known (imported weights).
       reference: what its data set counts against, "components" or "instances".
+      rank: 2 for images, 3 for volumes.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class Run:
     diameter: float
     intensity: tuple[float, float] | None
     reference: str
+    rank: int = 2
 
 
 def start_run(config: Experiment, workdir: Path, facts: dict[str, Any]) -> None:
@@ -137,7 +139,8 @@ def open_run(folder: str | Path, *, threshold: float | None = None) -> Run:
     facts = read_facts(folder)
     notes: list[str] = []
     checkpoints = Checkpoints(folder / "checkpoints", say=notes.append)
-    like = abstract_state(config, facts["channels"])
+    rank = facts.get("rank", 2)  # runs of earlier versions saw images only
+    like = abstract_state(config, facts["channels"], rank)
     step = checkpoints.best_step()
     if step is not None and checkpoints.damage(step) is None:
         state, _ = checkpoints.restore(step, like)
@@ -158,6 +161,7 @@ def open_run(folder: str | Path, *, threshold: float | None = None) -> Run:
         diameter=facts["diameter"],
         intensity=facts["intensity"] and tuple(facts["intensity"]),
         reference=facts["reference"],
+        rank=rank,
     )
 
 
@@ -211,6 +215,12 @@ def with_overrides(run: Run, overrides: Mapping[str, Any] | None) -> Run:
 
 def network_of(run: Run) -> prediction.Network:
     """The run's network as a function of images."""
+    config = run.config
     return prediction.create_network(
-        run.model, run.variables, run.config.scaling, run.config.crop
+        run.model,
+        run.variables,
+        config.scaling,
+        config.crop,
+        config.contrast,
+        run.rank,
     )

@@ -21,7 +21,7 @@ def run(capsys, *words):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["trian"], "did you mean train?"),
+        (["trian"], "did you mean train, lr-find?"),
         (["train", "--modle", "unet"], "did you mean --model"),
         (["train", "--loss", "dise"], "did you mean dice, cc_dice?"),
         (["train", "--model", "unet_nanno"], "did you mean unet_nano"),

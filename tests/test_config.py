@@ -1,5 +1,6 @@
 """Configurations: typed, refused by name, read as data."""
 
+import dataclasses
 import json
 
 import pytest
@@ -14,6 +15,7 @@ from fluojax.config import (
     load_config,
     postprocess_options,
     to_dict,
+    validate,
 )
 from fluojax.errors import UserError
 
@@ -142,3 +144,19 @@ def test_postprocess_options_lie_on_top_of_the_preset():
     config = Experiment(postprocess_options={"min_area": 40})
     assert postprocess_options(config)["min_area"] == 40
     assert postprocess_options(config)["closing"] == 3
+
+
+def test_given_lengths_in_micrometres_become_pixels_and_presets_stay():
+    given = {"units": "um", "min_area": 10, "closing": 2.5, "footprint": 20}
+    made = Experiment(postprocess="study", postprocess_options=given)
+    found = postprocess_options(made, pixel_size_um=0.5)
+    assert (found["min_area"], found["closing"], found["footprint"]) == (40, 5, 40)
+    assert (found["max_hole_size"], found["smooth_disk"]) == (50, 3)  # of the preset
+    assert "units" not in found and "pixel_size_um" not in found
+    with pytest.raises(UserError, match="does not tell its pixel size"):
+        postprocess_options(made)
+    told = dataclasses.replace(made, postprocess_options=given | {"pixel_size_um": 1})
+    assert postprocess_options(told)["min_area"] == 10
+    wrong = dataclasses.replace(made, postprocess_options={"units": "mm"})
+    with pytest.raises(UserError, match="must be px or um, got 'mm'"):
+        validate(wrong)

@@ -19,8 +19,10 @@ LAYERS = (
     ("train", "inference"),
     ("runs", "bench"),
     ("report", "exported"),
+    ("exported_program",),
+    ("sweep",),
     ("jobs",),
-    ("api", "sweep"),
+    ("api",),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -38,19 +38,17 @@ def paint(seed: int, layout: Layout) -> np.ndarray:
 
 
 def gaussian_filter(image: np.ndarray, sigma: float) -> np.ndarray:
-    """A Gaussian of `sigma` pixels along both axes, three sigma wide, mirrored."""
+    """A Gaussian of `sigma` pixels along all axes, three sigma wide, mirrored."""
     weights = _kernel(sigma)
     reach = len(weights) // 2
-    for axis in (0, 1):
-        widths = [(reach, reach) if i == axis else (0, 0) for i in (0, 1)]
+    for axis, length in enumerate(image.shape):
+        widths = [(reach, reach) if i == axis else (0, 0) for i in range(image.ndim)]
         padded = np.pad(image, widths, mode="symmetric")
-        length = image.shape[axis]
-        parts = (
-            weight
-            * (padded[i : i + length] if axis == 0 else padded[:, i : i + length])
+        before = (slice(None),) * axis
+        image = sum(
+            weight * padded[(*before, slice(i, i + length))]
             for i, weight in enumerate(weights)
         )
-        image = sum(parts)
     return image
 
 

@@ -32,7 +32,7 @@ class Kind(enum.IntEnum):
     LABELS = 6
 
 
-def stream(seed: int, kind: Kind, index: int = 0) -> Generator:
+def stream(seed: int, kind: enum.IntEnum, index: int = 0) -> Generator:
     """The random numbers of one object of one image."""
     return Generator(PCG64(SeedSequence(seed, spawn_key=(int(kind), index))))
 

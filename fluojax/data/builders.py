@@ -7,6 +7,7 @@ so by name.
 
 import contextlib
 import fcntl
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ import numpy as np
 
 from fluojax.config import DEFAULT_DATA_OPTIONS as DEFAULT
 from fluojax.config import DataOptions
-from fluojax.data import fnc_synth, manual
+from fluojax.data import fnc_synth, lesion3d_synth, manual
+from fluojax.data.cache import Keep, cached, in_memory, kept
 from fluojax.data.folder import read_folder
 from fluojax.data.pairing import Found, find_pairs, folder_fingerprint
 from fluojax.data.pipeline import common_dtype
@@ -55,6 +57,34 @@ class FncSynth(ArrayRecordBuilder):
 
     def _generate_examples(self, split: str, count: int) -> Iterator:
         for record in fnc_synth.records(split, count):
+            yield record.id, to_example(record, np.uint8)
+
+
+class Lesion3dSynth(ArrayRecordBuilder):
+    """Generated heads with lesions; see `fluojax.data.lesions`."""
+
+    name = "lesion3d_synth"
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    BUILDER_CONFIGS = [
+        tfds.core.BuilderConfig(name=name) for name in lesion3d_synth.CONFIGS
+    ]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Generated heads with lesions of very unequal size, in 3-D.",
+            features=features(np.uint8, 1, rank=3),
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        counts = lesion3d_synth.CONFIGS[self.builder_config.name].counts
+        return {split: self._generate_examples(split) for split in counts}
+
+    def _generate_examples(self, split: str) -> Iterator:
+        config = lesion3d_synth.CONFIGS[self.builder_config.name]
+        for record in lesion3d_synth.records(split, config):
             yield record.id, to_example(record, np.uint8)
 
 
@@ -98,7 +128,9 @@ class Folder(ArrayRecordBuilder):
             yield record.id, to_example(record, self._dtype)
 
 
-BUILDERS = {"fnc_synth": FncSynth} | {cls.name: cls for cls in PUBLISHED_BUILDERS}
+BUILDERS = {cls.name: cls for cls in (FncSynth, Lesion3dSynth, *PUBLISHED_BUILDERS)}
+# What object scores count against on generated data.
+_REFERENCE = {"fnc_synth": "components", "lesion3d_synth": "instances"}
 
 
 def prepare(
@@ -107,11 +139,13 @@ def prepare(
     manual_dir: Path | None = None,
     leave: tuple[str, ...] = (),
 ) -> dict[str, list[Record]]:
-    """Builds on first use and reads every split, in the order of the ids.
+    """Builds on first use and reads every split; see `read`."""
+    build(builder, manual_dir)
+    return read(builder, leave=leave)
 
-    "train", "val" and "test" are always there, if need be empty; splits in
-    `leave` are built, not read.
-    """
+
+def build(builder: tfds.core.DatasetBuilder, manual_dir: Path | None = None) -> None:
+    """Builds on first use."""
     download = tfds.download.DownloadConfig(manual_dir=manual_dir)
     with _alone(Path(builder.data_path).parent):
         if Path(builder.data_path).exists():
@@ -120,10 +154,23 @@ def prepare(
         # tfds prints that it downloads something of unknown size.
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_config=download)
+
+
+def read(
+    builder: tfds.core.DatasetBuilder,
+    *,
+    leave: tuple[str, ...] = (),
+    keep: Keep = in_memory,
+) -> dict[str, list[Record]]:
+    """Every split of a built data set but those to `leave`, in the order of the ids.
+
+    "train", "val" and "test" are always there, if need be empty. Arrays pass
+    through `keep`.
+    """
     splits: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
     for split in builder.info.splits.keys() - set(leave):
         source = builder.as_data_source(split=split)
-        found = [to_record(source[i]) for i in range(len(source))]
+        found = [kept(to_record(source[i]), keep) for i in range(len(source))]
         splits[split] = sorted(found, key=lambda record: record.id)
     return splits
 
@@ -180,7 +227,21 @@ def load(
         raise UserError(
             f"data: tfds:{name}: configurations are {', '.join(known)}"
         ) from error
-    return Dataset(base, prepare(builder), scaling="fixed", reference="components")
+    build(builder)
+
+    def dataset(keep: Keep) -> Dataset:
+        splits = read(builder, keep=keep)
+        return Dataset(base, splits, scaling="fixed", reference=_REFERENCE[base])
+
+    return cached(_key(builder), dataset, still=lambda: True)
+
+
+def _key(builder: tfds.core.DatasetBuilder) -> str:
+    """Names what was built: its place, and the time of it."""
+    place = Path(builder.data_path)
+    stamp = f"{place}|{(place / 'dataset_info.json').stat().st_mtime_ns}"
+    digest = hashlib.sha256(stamp.encode("utf-8")).hexdigest()[:12]
+    return f"tfds-{builder.name}-{builder.builder_config.name}-{digest}"
 
 
 def _load_published(published: Published, config: str, data_dir, manual_dir) -> Dataset:
@@ -190,7 +251,12 @@ def _load_published(published: Published, config: str, data_dir, manual_dir) -> 
     home = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
     home = home / "fluojax" / manual.fingerprint(root)
     builder = BUILDERS[published.name](config=config, data_dir=home)
-    splits = prepare(builder, manual_dir=root, leave=(UNLABELLED,))
+    build(builder, root)
     images = {name: info.num_examples for name, info in builder.info.splits.items()}
-    told = builder.info.metadata
-    return as_dataset(published, config, splits, images, told["lines"], told["objects"])
+    lines, objects = (builder.info.metadata[k] for k in ("lines", "objects"))
+
+    def dataset(keep: Keep) -> Dataset:
+        splits = read(builder, leave=(UNLABELLED,), keep=keep)
+        return as_dataset(published, config, splits, images, lines, objects)
+
+    return cached(_key(builder), dataset, still=lambda: True)

@@ -1,5 +1,6 @@
 """What the files of a folder hold, read in parallel; reasons where they fail."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -8,9 +9,16 @@ import numpy as np
 
 from fluojax.config import DataOptions
 from fluojax.data import masks, pictures, read
+from fluojax.data.cache import Keep, in_memory
 from fluojax.data.layouts import Pair, record_id, split_of
 from fluojax.data.pairing import Found
 from fluojax.errors import UserError
+
+Progress = Callable[[int, int], None]
+
+
+def silent(done: int, of: int) -> None:
+    """No progress is told."""
 
 
 class Content(NamedTuple):
@@ -23,22 +31,34 @@ class Content(NamedTuple):
 
 
 def read_contents(
-    found: Found, options: DataOptions, problems: list[str]
+    found: Found,
+    options: DataOptions,
+    problems: list[str],
+    keep: Keep = in_memory,
+    progress: Progress = silent,
 ) -> list[Content]:
-    """What can be read; why the rest cannot is added to `problems`."""
+    """What can be read; why the rest cannot is added to `problems`.
+
+    Arrays pass through `keep`; `progress(done, of)` follows every pair.
+    """
     pairs = list(found.pairs)
     if options.unlabelled == "use":
         for image in found.images_without_mask:
             name = image.relative_to(found.root).as_posix()
             split = split_of(PurePosixPath(name))
             pairs.append(Pair(image, (), record_id(found.root, image), split))
+    results: list[Content | str] = []
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(lambda pair: _read_pair(pair, found, options), pairs))
+        for result in pool.map(lambda p: _read_pair(p, found, options, keep), pairs):
+            results.append(result)
+            progress(len(results), len(pairs))
     problems += [text for text in results if isinstance(text, str)]
     return [result for result in results if not isinstance(result, str)]
 
 
-def _read_pair(pair: Pair, found: Found, options: DataOptions) -> Content | str:
+def _read_pair(
+    pair: Pair, found: Found, options: DataOptions, keep: Keep
+) -> Content | str:
     """The contents, or the reason why there are none."""
     try:
         picture, remarks = _read_picture(pair, options)
@@ -47,7 +67,8 @@ def _read_pair(pair: Pair, found: Found, options: DataOptions) -> Content | str:
             plane = _read_masks(pair, options)
             remarks += read.mask_conversions(pair.masks[0])
             masks.refuse_other_size(pair.image, pair.masks[0], picture, plane)
-        return Content(pair, picture, plane, tuple(dict.fromkeys(remarks)))
+        plane = None if plane is None else keep(plane)
+        return Content(pair, keep(picture), plane, tuple(dict.fromkeys(remarks)))
     except UserError as error:
         return str(error).replace(f"{found.root}/", "")
 

@@ -75,7 +75,7 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
     diameter = equivalent_diameter(area, rank)
     training = [r for r in dataset.splits.get("train", []) if r.has_labels]
     typical = median_diameter(training or labelled)
-    crop = suggest_crop(typical)
+    crop = suggest_crop(typical, rank)
     mean_share = float(shares.mean())
     return Fingerprint(
         images={name: len(part) for name, part in dataset.splits.items()},
@@ -91,9 +91,9 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
         cell_diameter=diameter,
         touching=touching / max(sum(counts), 1),
         crop=crop,
-        batch_size=suggest_batch(crop),
+        batch_size=suggest_batch(crop, rank),
         moment_scales=tuple(round(max(typical / k, 1.0), 1) for k in (16, 8, 4)),
-        pos_weight=float(min(np.sqrt((1 - mean_share) / max(mean_share, 1e-6)), 100)),
+        pos_weight=suggest_pos_weight(mean_share),
     )
 
 
@@ -104,14 +104,29 @@ def intensity_range(records: list[Record]) -> tuple[float, float, float]:
     return float(low), float(middle), float(high)
 
 
-def suggest_crop(diameter: float) -> int:
-    """The next multiple of 32 above six cell diameters, within [64, 512]."""
-    return int(np.clip(32 * np.ceil(6 * diameter / 32), 64, 512))
+def suggest_crop(diameter: float, rank: int = 2) -> int:
+    """The next multiple of 32 above six cell diameters.
+
+    Within [64, 512]; of volumes, whose voxels grow with the cube, [32, 96].
+    """
+    least, most = (64, 512) if rank == 2 else (32, 96)
+    return int(np.clip(32 * np.ceil(6 * diameter / 32), least, most))
 
 
-def suggest_batch(crop: int) -> int:
-    """2^21 pixels' worth of crops, within [4, 32]."""
-    return int(np.clip(2**21 // crop**2, 4, 32))
+def suggest_batch(crop: int, rank: int = 2) -> int:
+    """2^21 pixels' worth of crops, within [4, 32], of volumes [2, 32]."""
+    return int(np.clip(2**21 // crop**rank, 4 if rank == 2 else 2, 32))
+
+
+def foreground_share(records: list[Record]) -> float:
+    """Share of cell pixels, the mean over labelled images; 0 without any."""
+    shares = [float((r.instances > 0).mean()) for r in records if r.has_labels]
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def suggest_pos_weight(share: float) -> float:
+    """Root of background over foreground, at most 100."""
+    return float(min(np.sqrt((1 - share) / max(share, 1e-6)), 100))
 
 
 def cell_areas(instances: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ import numpy as np
 from fluojax.config import DEFAULT_DATA_OPTIONS as DEFAULT
 from fluojax.config import DataOptions
 from fluojax.data import masks
-from fluojax.data.contents import Content, read_contents
+from fluojax.data.cache import Keep, in_memory
+from fluojax.data.contents import Content, Progress, read_contents, silent
 from fluojax.data.layouts import TEST_IMAGES, Pair
 from fluojax.data.pairing import PAIRS_ARE, Found, find_pairs
 from fluojax.data.record import Dataset, Record
@@ -25,20 +26,26 @@ Records = list[tuple[Record, str | None]]
 
 
 def read_folder(
-    root: str | Path, options: DataOptions = DEFAULT, *, strict: bool = True
+    root: str | Path,
+    options: DataOptions = DEFAULT,
+    *,
+    strict: bool = True,
+    keep: Keep = in_memory,
+    progress: Progress = silent,
 ) -> tuple[Dataset, list[str]]:
     """Everything a folder holds, and the problems met, one line each.
 
     With `strict`, problems are refused as training must refuse them (files that
     cannot be used are left out with `options.skip_bad`); without, the readable
-    images come back all the same.
+    images come back all the same. Arrays pass through `keep` as they are decoded,
+    and `progress(done, of)` follows every pair.
 
     Raises:
       UserError: nothing can be read; with `strict`, for any problem.
     """
     notes: list[str] = []
     problems: list[str] = []
-    records = read_records(root, options, notes, problems)
+    records = read_records(root, options, notes, problems, keep, progress)
     if problems and strict and not options.skip_bad:
         raise UserError(
             f"{root}: {len(problems)} problems: {_listed(problems)}; mend them, or "
@@ -57,7 +64,12 @@ def read_folder(
 
 
 def read_records(
-    root: str | Path, options: DataOptions, notes: list[str], problems: list[str]
+    root: str | Path,
+    options: DataOptions,
+    notes: list[str],
+    problems: list[str],
+    keep: Keep = in_memory,
+    progress: Progress = silent,
 ) -> Records:
     """Records with the split that their folder names; notes and problems are added.
 
@@ -67,11 +79,11 @@ def read_records(
     found = find_pairs(root, options)
     notes.append(f"layout: {found.layout}, {len(found.pairs)} pairs")
     problems += _leftovers(found, options, notes)
-    contents = read_contents(found, options, problems)
+    contents = read_contents(found, options, problems, keep, progress)
     if not contents:
         raise UserError(f"{root}: no readable pair: {_listed(problems)}")
     notes += _counted((r, c.pair.id) for c in contents for r in c.remarks)
-    return _records(contents, options, notes, problems)
+    return _records(contents, options, notes, problems, keep)
 
 
 def _listed(lines: list[str]) -> str:
@@ -149,6 +161,7 @@ def _records(
     options: DataOptions,
     notes: list[str],
     problems: list[str],
+    keep: Keep,
 ) -> Records:
     """Records with the split that their folder names."""
     planes = {
@@ -161,11 +174,11 @@ def _records(
     for pair, picture, plane, _ in contents:
         group = _group(pair.id, options)
         if plane is None:
-            empty = np.zeros(picture.shape[:2], np.int32)
+            empty = keep(np.zeros(picture.shape[:2], np.int32))
             record = Record(picture, empty, pair.id, group, has_labels=False)
         else:
             this = "instances" if pair.per_cell else kind
-            instances = masks.to_instances(plane, this)
+            instances = keep(masks.to_instances(plane, this))
             record = Record(picture, instances, pair.id, group, kind=this)
             if this == "instances":
                 problem, more = _label_remarks(pair, plane, instances)

@@ -27,10 +27,9 @@ def read_mask_plane(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if axes.endswith("S"):
         colours = array[..., :-1] if has_alpha(array, axes) else array
         if not (colours[..., :1] == colours[..., 1:]).all():
-            count = len(np.unique(colours.reshape(-1, 3), axis=0))
             raise UnreadableFile(
-                f"{path}: {count} colours; a mask has one channel with one value "
-                "per cell"
+                f"{path}: {_num_colours(colours)} colours; a mask has one channel with "
+                "one value per cell"
             )
         array, axes = colours[..., 0], axes[:-1]
     if array.ndim != 2:
@@ -38,6 +37,13 @@ def read_mask_plane(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             f"{path}: shape {array.shape}, axes {axes}; a mask is [rows, columns]"
         )
     return _as_label_values(path, array)
+
+
+def _num_colours(colours: np.ndarray) -> str:
+    """How many there are; of large images those of the first million pixels."""
+    pixels = colours.reshape(-1, colours.shape[-1])
+    count = len(np.unique(pixels[:1_000_000], axis=0))
+    return f"at least {count}" if len(pixels) > 1_000_000 else str(count)
 
 
 def _as_label_values(path: Path, array: np.ndarray) -> np.ndarray:

@@ -166,9 +166,19 @@ def _refuse_repeated(root: Path, pairs: Iterable[Pair]) -> None:
 def folder_fingerprint(found: Found, options: DataOptions) -> str:
     """Twelve hexadecimal digits that change when a file or an option changes."""
     digest = hashlib.sha256(repr(options).encode("utf-8"))
-    for pair in found.pairs:
-        for path in (pair.image, *pair.channels, *pair.masks):
-            stat = path.stat()
-            relative = path.relative_to(found.root).as_posix()
-            digest.update(f"{relative}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+    paths = [
+        p for pair in found.pairs for p in (pair.image, *pair.channels, *pair.masks)
+    ]
+    for path in (*paths, *found.images_without_mask, *found.masks_without_image):
+        relative = path.relative_to(found.root).as_posix()
+        digest.update(f"{relative}|{_stamp(path)}\n".encode())
     return digest.hexdigest()[:12]
+
+
+def _stamp(path: Path) -> str:
+    """Size and time of a file; reading it will tell if it is not there."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        return str(error.errno)
+    return f"{stat.st_size}|{stat.st_mtime_ns}"

@@ -5,6 +5,7 @@ generator keyed by (seed, step, global index), so that any process can compute
 any part of any batch: there is no iterator state to save, to lose or to repeat.
 """
 
+import dataclasses
 import functools
 import queue
 import threading
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fluojax.data.contrast import Contrast, prepared
 from fluojax.data.record import Record
-from fluojax.data.scaling import Scaling, offset_and_gain
+from fluojax.data.scaling import Scaling
 from fluojax.errors import Stopped, UserError
 
 Batch = dict[str, np.ndarray]
@@ -29,7 +31,7 @@ class Source:
       scales: `[N, 2, C]` offset and gain of each image.
       cells: per record, the flat positions of cell pixels sorted by cell, and
         where each cell starts among them.
-      crop: side of the squares that leave, in pixels.
+      crop: side of the squares (of volumes the cubes) that leave, in pixels.
       foreground_crops: probability that a crop is centred on a pixel of a cell.
     """
 
@@ -41,32 +43,33 @@ class Source:
 
 
 def make_source(
-    records: list[Record], scaling: Scaling, crop: int, foreground_crops: float
+    records: list[Record],
+    scaling: Scaling,
+    crop: int,
+    foreground_crops: float,
+    contrast: Contrast = "none",
 ) -> Source:
     """Labelled records in one type with their scales; constant images are left out.
 
+    Their images are those of `contrast.prepared`: equalised once, if at all.
+
     Raises:
-      UserError: no record has labels, every image is constant, or volumes.
+      UserError: no record has labels, or every image is constant.
     """
     records = [r for r in records if r.has_labels]
     if not records:
         raise UserError("training: no labelled image in the train split")
-    if records[0].instances.ndim != 2:
-        raise UserError(
-            f"training: volumes such as {records[0].id}; crops are cut from pictures "
-            "[rows, columns] only"
-        )
     records = [r for r in records if r.image.min() < r.image.max()]
     if not records:
         raise UserError("training: every image of the train split is constant")
+    images, scales = zip(
+        *(prepared(r.image, scaling, contrast) for r in records), strict=True
+    )
+    records = [_with_image(r, i) for r, i in zip(records, images, strict=True)]
     dtype = common_dtype(records)
-    scales = np.stack([offset_and_gain(r.image, scaling) for r in records])
-    records = [
-        r if r.image.dtype == dtype else _with_image(r, r.image.astype(dtype))
-        for r in records
-    ]
+    records = [_with_image(r, r.image.astype(dtype, copy=False)) for r in records]
     cells = [cell_positions(r.instances) for r in records]
-    return Source(records, scales, cells, crop, foreground_crops)
+    return Source(records, np.stack(scales), cells, crop, foreground_crops)
 
 
 def cell_positions(instances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -75,7 +78,9 @@ def cell_positions(instances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ids = instances.ravel()[positions]
     order = np.argsort(ids, kind="stable")
     starts = np.searchsorted(ids[order], np.arange(1, instances.max(initial=0) + 2))
-    return positions[order], starts
+    # Half the memory: in dense data these are as large as the images.
+    small = np.int32 if instances.size < 2**31 else np.int64
+    return positions[order].astype(small), starts
 
 
 def common_dtype(records: list[Record]) -> np.dtype:
@@ -89,7 +94,9 @@ def common_dtype(records: list[Record]) -> np.dtype:
 
 
 def _with_image(record: Record, image: np.ndarray) -> Record:
-    return Record(**{**vars(record), "image": image})
+    if image is record.image:
+        return record
+    return dataclasses.replace(record, image=image)
 
 
 def draw_batch(
@@ -100,10 +107,10 @@ def draw_batch(
     Every epoch visits each record once, in an order of its own. Returns arrays
     with a leading axis of `len(indices)`:
 
-      image `[n, crop, crop, C]` values of the file, scale `[n, 2, C]`,
-      instances `[n, crop, crop]` int32, where `[n, crop, crop]` bool (False
-      where an image smaller than the crop was padded), index `[n]` int32
-      (position in the global batch), record `[n]` int32.
+      image `[n, *S, C]` values of the file, S = crop along each axis, scale
+      `[n, 2, C]`, instances `[n, *S]` int32, where `[n, *S]` bool (False where
+      an image smaller than the crop was padded), index `[n]` int32 (position in
+      the global batch), record `[n]` int32.
     """
     parts = [_draw_one(source, seed, step, int(i), batch_size) for i in indices]
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
@@ -140,24 +147,25 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def _window(shape: tuple[int, ...], cells, source: Source, rng: np.random.Generator):
-    """Top left corner of a crop: around a pixel of a random cell, or anywhere."""
-    biased, cell, row, column = rng.random(4)
+    """First corner of a crop: around a pixel of a random cell, or anywhere."""
+    biased, cell, *place = rng.random(2 + len(shape))
     positions, starts = cells
     count = len(starts) - 1
     room = [max(n - source.crop, 0) for n in shape]
     if biased < source.foreground_crops and count:
         first, last = starts[int(cell * count) :][:2]
-        centre = np.unravel_index(positions[first + int(row * (last - first))], shape)
+        centre = np.unravel_index(
+            positions[first + int(place[0] * (last - first))], shape
+        )
         corner = [c - source.crop // 2 for c in centre]
     else:
-        corner = [int(u * (n + 1)) for u, n in zip((row, column), room, strict=True)]
+        corner = [int(u * (n + 1)) for u, n in zip(place, room, strict=True)]
     return tuple(int(np.clip(c, 0, n)) for c, n in zip(corner, room, strict=True))
 
 
 def cut(image: np.ndarray, instances: np.ndarray, corner, crop: int):
-    """A square window; what lies outside the image is reflected and marked."""
-    top, left = corner
-    view = (slice(top, top + crop), slice(left, left + crop))
+    """A square or cube; what lies outside the image is reflected and marked."""
+    view = tuple(slice(start, start + crop) for start in corner)
     where = np.ones(instances[view].shape, bool)
     return enlarged(image[view], instances[view], where, crop)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fluojax.data import atlas_r2, bbbc039, dsb2018, fnc_v1, fnc_v2, manual, sbsst265
+from fluojax.data.cache import Keep, cached, kept
 from fluojax.data.published import (
     UNLABELLED,
     Published,
@@ -41,13 +42,22 @@ def read_published(
       UserError: the files are not there, or none can be read.
     """
     root = manual.find_root(published, config, manual_dir)
+    mark = manual.fingerprint(root)
+    return cached(
+        f"{published.name}-{config}-{mark}",
+        lambda keep: _read(published, config, root, keep),
+        still=lambda: manual.fingerprint(root) == mark,
+    )
+
+
+def _read(published: Published, config: str, root: Path, keep: Keep) -> Dataset:
     report = Report()
     entries = published.find_records(root, config, report)
     images = {UNLABELLED: sum(entry.split == UNLABELLED for entry in entries)}
     splits: dict[str, list[Record]] = {}
     labelled = [entry for entry in entries if entry.split != UNLABELLED]
     for entry, record in read_entries(published, labelled, report):
-        splits.setdefault(entry.split, []).append(record)
+        splits.setdefault(entry.split, []).append(kept(record, keep))
         images[entry.split] = images.get(entry.split, 0) + 1
     return as_dataset(published, config, splits, images, report.lines(), report.objects)
 

@@ -7,6 +7,7 @@ its pixels are decoded, and nothing is ever unpickled.
 import logging
 import math
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,10 @@ def file_type(path: Path) -> str:
 
 
 def read_image(
-    path: str | Path, *, max_pixels: int = MAX_PIXELS
+    path: str | Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    allocate: Callable[[Sequence[int], np.dtype], np.ndarray] = np.empty,
 ) -> tuple[np.ndarray, str]:
     """The array as stored, and its axes such as "YX", "YXS" or "ZCYX".
 
@@ -63,13 +67,19 @@ def read_image(
     dimensions are YX, a last one of 3 or 4 is S (samples, RGB or RGBA), and
     anything else gets one "Q" (unknown) for each leading axis.
 
+    Args:
+      path: of the file.
+      max_pixels: larger images are refused before they are decoded.
+      allocate: makes the array of a TIFF from shape and type, for example mapped
+        from a file; strips and tiles are decoded into it one by one.
+
     Raises:
       UnreadableFile: damaged, empty, too large, or of a type we do not read.
     """
     path = Path(path)
     kind = file_type(path)
     if kind == "tiff":
-        return _read_tiff(path, max_pixels, as_labels=False)
+        return _read_tiff(path, max_pixels, as_labels=False, allocate=allocate)
     if kind in ("png", "jpeg", "gif"):
         return _read_pillow(path, max_pixels, palette_as_index=False)
     if kind == "npy":
@@ -152,7 +162,9 @@ def _check_size(path: Path, pixels: int, max_pixels: int) -> None:
         raise UnreadableFile(f"{path}: holds no pixels")
 
 
-def _read_tiff(path: Path, max_pixels: int, as_labels: bool) -> tuple[np.ndarray, str]:
+def _read_tiff(
+    path: Path, max_pixels: int, as_labels: bool, allocate=np.empty
+) -> tuple[np.ndarray, str]:
     import tifffile
 
     # What is wrong with a file is told once, by the error below.
@@ -164,7 +176,8 @@ def _read_tiff(path: Path, max_pixels: int, as_labels: bool) -> tuple[np.ndarray
             series = tiff.series[0]
             _check_size(path, math.prod(series.shape), max_pixels)
             _refuse_several(path, [math.prod(s.shape) for s in tiff.series])
-            array, axes = series.asarray(), series.axes
+            array = series.asarray(out=allocate(series.shape, series.dtype))
+            axes = series.axes
             page = tiff.pages[0]
             inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
             if page.photometric == tifffile.PHOTOMETRIC.SEPARATED:

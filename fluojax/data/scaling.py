@@ -42,14 +42,16 @@ def offset_and_gain(image: np.ndarray, scaling: Scaling) -> np.ndarray:
 
 
 def apply(image: jax.Array, scale: jax.Array, scaling: Scaling) -> jax.Array:
-    """`[B, H, W, C]` of any real type as float32 in [0, 1].
+    """`[B, *S, C]` of any real type as float32 in [0, 1].
 
     Args:
       image: values of the file.
       scale: `[B, 2, C]` from `offset_and_gain`.
       scaling: "asinh" compresses highlights, asinh(x/k) / asinh(1/k).
     """
-    offset, gain = scale[:, :1, None, :], scale[:, 1:, None, :]
+    spatial = tuple(range(1, image.ndim - 1))
+    offset = jnp.expand_dims(scale[:, 0], spatial)
+    gain = jnp.expand_dims(scale[:, 1], spatial)
     values = (image.astype(jnp.float32) - offset) * gain
     if scaling == "asinh":
         values = jnp.arcsinh(values / KNEE) / np.arcsinh(1 / KNEE)

@@ -1,8 +1,12 @@
 """`fluojax train`: an experiment from its fields to `results.json`."""
 
+import contextlib
 import dataclasses
+import functools
+import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +15,26 @@ import numpy as np
 
 from fluojax import __version__, environment, report, runs
 from fluojax import config as configs
-from fluojax.config import Experiment
-from fluojax.console import Console, duration
+from fluojax.config import Experiment, Term
+from fluojax.console import Console, duration, reading
 from fluojax.data import fingerprint as fingerprints
-from fluojax.data import pipeline, scaling
+from fluojax.data import pipeline
+from fluojax.data.contrast import prepared
 from fluojax.data.record import Dataset, Record
 from fluojax.data.sources import load_dataset
-from fluojax.errors import UserError
+from fluojax.errors import Diverged, UserError
 from fluojax.files import to_json, write_atomic
 from fluojax.inference import evaluation, prediction
 from fluojax.inference.postprocess import instances_from_probs
 from fluojax.jobs import evaluate
-from fluojax.train import checkpoint, loop, parallel, program
+from fluojax.train import checkpoint, ensemble, loop, parallel, program
 from fluojax.train.journal import read_journal
 
 PANELS = 3  # images drawn after each evaluation
+# Mean diameters that the loss study counts by; fnc_synth shows 0.24 of its pixels.
+CELL_DIAMETERS = {f"fnc_v2/{stain}": 40.0 for stain in ("yellow", "green", "red")}
+CELL_DIAMETERS |= {"fnc_v1/authors": 40.0, "fnc_v1/by_animal": 40.0}
+CELL_DIAMETERS |= {"fnc_synth": 9.6}
 
 
 def train(
@@ -34,6 +43,7 @@ def train(
     dataset: Dataset | None = None,
     console: Console | None = None,
     dry_run: bool = False,
+    built: program.Program | None = None,
 ) -> dict[str, Any]:
     """Trains, or continues, an experiment in its work folder.
 
@@ -42,6 +52,7 @@ def train(
       dataset: read from `config.data` where None.
       console: where progress goes; None is silent.
       dry_run: stops after everything has been checked.
+      built: of the same experiment with any seed; built here where None.
 
     Returns:
       The contents of `results.json` ({} for a dry run).
@@ -55,12 +66,13 @@ def train(
         raise UserError(f"{workdir}: a file; choose another --workdir")
     if dataset is None:
         dataset = load_dataset(
-            config.data, config.data_options, data_dir=config.manual_dir
+            config.data,
+            config.data_options,
+            data_dir=config.manual_dir,
+            progress=reading(console),
         )
     config = resolve(config, dataset)
-    diameter = fingerprints.median_diameter(
-        dataset.splits["train"] or dataset.splits["val"]
-    )
+    diameter = cell_diameter(dataset)
     _say_what_runs(config, dataset, workdir, console)
     if dry_run:
         built = program.build(config, dataset)
@@ -70,48 +82,138 @@ def train(
         return {}
     if not parallel.is_first():
         console = Console(quiet=True)
-        _loop(config, dataset, workdir, diameter, console)
+        _loop(config, dataset, workdir, diameter, console, built)
         return {}
     with checkpoint.lock(workdir):
         done = runs.read_results(workdir)
-        records = dataset.splits["train"]
-        facts = {
-            "channels": records[0].image.shape[-1],
-            "diameter": diameter,
-            "intensity": fingerprints.intensity_range(records)[::2],
-            "reference": dataset.reference,
-        }
-        runs.start_run(config, workdir, facts)
+        runs.start_run(config, workdir, _facts(dataset, diameter))
         if done is not None and done["steps"] >= config.num_steps:
             console.line(f"{workdir}: finished at step {done['steps']}; nothing to do")
             return done
         console.log_to(workdir / "log.txt")
-        outcome = _loop(config, dataset, workdir, diameter, console)
+        outcome = _loop(config, dataset, workdir, diameter, console, built)
         return _finish(config, dataset, workdir, outcome, diameter, console)
 
 
-def _loop(config, dataset, workdir, diameter, console) -> loop.Outcome:
+def train_seeds(
+    members: Sequence[Experiment],
+    *,
+    dataset: Dataset,
+    built: program.Program,
+    form: ensemble.Form,
+    console: Console,
+) -> dict[int, Diverged]:
+    """Trains, or continues, seeds of one experiment at once.
+
+    Args:
+      members: differ in `seed` and `workdir` only; the latter is given.
+      dataset: of all of them.
+      built: of the experiment with any seed.
+      form: how they share the devices, see `train.ensemble`.
+      console: where progress goes.
+
+    Returns:
+      The errors of seeds that diverged; all others have their results.json.
+
+    Raises:
+      UserError: and its kinds, as `train`.
+    """
+    diameter = cell_diameter(dataset)
+    resolved = [resolve(member, dataset) for member in members]
+    _say_what_runs(resolved[0], dataset, Path(resolved[0].workdir).parent, console)
+    with contextlib.ExitStack() as locks:
+        seats = {}
+        for config in resolved:
+            workdir = Path(config.workdir)
+            locks.enter_context(checkpoint.lock(workdir))
+            runs.start_run(config, workdir, _facts(dataset, diameter))
+            validate = _validator(config, dataset, workdir, diameter, console)
+            seats[config.seed] = (workdir, validate)
+        ends = ensemble.run(built, seats, form, console)
+        for config in resolved:
+            end = ends[config.seed]
+            if isinstance(end, loop.Outcome):
+                workdir = Path(config.workdir)
+                _finish(config, dataset, workdir, end, diameter, console)
+    return {seed: end for seed, end in ends.items() if isinstance(end, Diverged)}
+
+
+def _facts(dataset: Dataset, diameter: float) -> dict[str, Any]:
+    """What a run must know about its data."""
+    records = dataset.splits["train"]
+    return {
+        "channels": records[0].image.shape[-1],
+        "rank": records[0].instances.ndim,
+        "diameter": diameter,
+        "intensity": fingerprints.intensity_range(records)[::2],
+        "reference": dataset.reference,
+    }
+
+
+def _loop(config, dataset, workdir, diameter, console, built) -> loop.Outcome:
     validate = _validator(config, dataset, workdir, diameter, console)
-    return loop.run(config, dataset, workdir, validate=validate, console=console)
+    mine = built and built.with_seed(config.seed)
+    return loop.run(
+        config, dataset, workdir, validate=validate, console=console, program=mine
+    )
+
+
+def cell_diameter(dataset: Dataset) -> float:
+    """Diameter of a cell in px: of the data set where known, else the median."""
+    if dataset.name in CELL_DIAMETERS:
+        return CELL_DIAMETERS[dataset.name]
+    records = dataset.splits["train"] or dataset.splits["val"]
+    return fingerprints.median_diameter(records)
 
 
 def resolve(config: Experiment, dataset: Dataset) -> Experiment:
-    """The experiment with `crop`, `batch_size` and `scaling` from the data.
+    """The experiment with what it left to the data: sizes, scaling, class weights.
 
     Raises:
-      UserError: the train split is empty.
+      UserError: the train split is empty, or an option of a loss is "auto" that
+        cannot be estimated.
     """
     records = dataset.splits["train"]
     if not records:
         raise UserError(f"{config.data}: no training images")
     diameter = fingerprints.median_diameter(records)
-    crop = config.crop or fingerprints.suggest_crop(diameter)
+    rank = records[0].instances.ndim
+    crop = config.crop or fingerprints.suggest_crop(diameter, rank)
     size = config.batch_size
     if size is None:
-        size = fingerprints.suggest_batch(crop)
+        size = fingerprints.suggest_batch(crop, rank)
         size += -size % jax.device_count()
     kind = dataset.scaling if config.scaling == "auto" else config.scaling
-    return dataclasses.replace(config, crop=crop, batch_size=size, scaling=kind)
+    loss = tuple(
+        _weighted(term, f"loss.{k}", records) for k, term in enumerate(config.loss)
+    )
+    config = dataclasses.replace(
+        config, crop=crop, batch_size=size, scaling=kind, loss=loss
+    )
+    if config.postprocess != "study_scaled":
+        return config
+    options = configs.scaled_study(cell_diameter(dataset) or configs.STUDY_DIAMETER)
+    return dataclasses.replace(
+        config,
+        postprocess="study",
+        postprocess_options=options | dict(config.postprocess_options),
+    )
+
+
+def _weighted(term: Term, path: str, records: Sequence[Record]) -> Term:
+    """The term with options that are "auto" taken from the training records."""
+    options = dict(term.options)
+    for name, value in options.items():
+        if value == "auto":
+            if name not in ("pos_weight", "class_weights"):
+                raise UserError(
+                    f"{path}.options.{name}: auto is known for pos_weight and "
+                    "class_weights only; give a value"
+                )
+            share = fingerprints.foreground_share(records)
+            weight = round(fingerprints.suggest_pos_weight(share), 4)
+            options[name] = weight if name == "pos_weight" else [1.0, weight]
+    return dataclasses.replace(term, options=options)
 
 
 def _say_what_runs(config, dataset, workdir, console) -> None:
@@ -124,20 +226,30 @@ def _say_what_runs(config, dataset, workdir, console) -> None:
         console.line(f"note   {note}")
     counts = ", ".join(f"{len(part)} {name}" for name, part in dataset.splits.items())
     first = dataset.splits["train"][0].image
-    smaller = sum(min(r.image.shape[:2]) < config.crop for r in dataset.splits["train"])
+    equalised = "" if config.contrast == "none" else f", {config.contrast}"
+    smaller = sum(min(r.instances.shape) < config.crop for r in dataset.splits["train"])
     console.line(
         f"data   {dataset.name}: {counts} · {first.dtype}, {first.shape[-1]} channel(s) "
-        f"· scaling {config.scaling} · scored against {dataset.reference}"
+        f"· scaling {config.scaling}{equalised} · scored against {dataset.reference}"
     )
     if smaller:
+        largest = min(min(r.instances.shape) for r in dataset.splits["train"])
         console.line(
             f"note   {smaller} images are smaller than the crop of {config.crop} px: "
-            "padded by reflection"
+            f"padded by reflection; the largest crop that fits all is {largest}"
         )
-    if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia").exists():
+    images = len(dataset.splits["train"])
+    if config.batch_size > images:
         console.line(
-            'note   NVIDIA GPU visible, JAX uses the CPU: pip install "jax[cuda13]"; '
-            "--device cpu silences this"
+            f"note   batch size {config.batch_size}, {images} images: a step takes "
+            f"several crops of an image; {_sizes_below(images)}"
+        )
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    nvidia = Path("/proc/driver/nvidia").exists()
+    if nvidia and jax.default_backend() == "cpu" and asked != "cpu":
+        console.line(
+            'note   NVIDIA GPU visible, JAX uses the CPU: pip install "jax[cuda13]" '
+            '(or "jax[cuda12]"); --device cpu silences this'
         )
     loss = " + ".join(f"{term.weight:g} {term.name}" for term in config.loss)
     console.line(
@@ -145,6 +257,16 @@ def _say_what_runs(config, dataset, workdir, console) -> None:
         f"{config.batch_size}, {config.num_steps} steps · {config.optimizer} "
         f"{config.learning_rate:g} {config.schedule}"
     )
+
+
+def _sizes_below(images: int) -> str:
+    """The two largest batches of different images that the devices can share."""
+    devices = jax.device_count()
+    largest = images // devices * devices
+    sizes = [str(n) for n in (largest, largest - devices) if n > 0]
+    if not sizes:
+        return f"{devices} devices need at least as many images to show each once"
+    return f"each once with --batch-size {' or '.join(sizes)}"
 
 
 def _validator(config, dataset, workdir, diameter, console):
@@ -160,9 +282,7 @@ def _validator(config, dataset, workdir, diameter, console):
     true_share = float(np.mean([(r.instances > 0).mean() for r in records]))
 
     def validate(variables, eval_step, step: int) -> Mapping[str, float]:
-        probs, losses = _eval_records(
-            eval_step, variables, records, config.scaling, least
-        )
+        probs, losses = _eval_records(eval_step, variables, records, config, least)
         preds = [instances_from_probs(p, threshold=threshold, **post) for p in probs]
         rows = [
             evaluation.score_image(true, pred, options, quick=True)
@@ -178,9 +298,10 @@ def _validator(config, dataset, workdir, diameter, console):
             _draw(workdir / "figures" / "panels" / f"{step:06d}.png", panels, console)
         chosen = ("dice", "f1_iou", "f1_50", "mae")
         numbers = {name: scores[name] for name in chosen}
+        loss = float(np.mean(losses))
         return {
-            "score": evaluate.selection_score(scores),
-            "loss": float(np.mean(losses)),
+            "score": _selection(config, scores, loss),
+            "loss": loss,
             "foreground": share,
             "foreground_true": true_share,
             **numbers,
@@ -189,7 +310,16 @@ def _validator(config, dataset, workdir, diameter, console):
     return validate
 
 
-def _eval_records(eval_step, variables, records: Sequence[Record], kind, least):
+def _selection(config: Experiment, scores: Mapping[str, float], loss: float) -> float:
+    """The number of validation that decides which step is best; higher is better."""
+    if config.select == "loss":
+        return -loss
+    if config.select == "dice":
+        return float(np.nan_to_num(scores["dice"]))
+    return evaluate.selection_score(scores)
+
+
+def _eval_records(eval_step, variables, records: Sequence[Record], config, least):
     """Probabilities and losses of whole images, equal shapes together."""
     dtype = pipeline.common_dtype(records)
     devices = jax.local_device_count()
@@ -202,25 +332,33 @@ def _eval_records(eval_step, variables, records: Sequence[Record], kind, least):
         for start in range(0, len(members), devices):
             chunk = members[start : start + devices]
             filled = chunk + [chunk[-1]] * (devices - len(chunk))
-            batch = _whole_images([records[i] for i in filled], kind, dtype, least)
+            batch = _whole_images([records[i] for i in filled], config, dtype, least)
             p, value = jax.device_get(eval_step(variables, parallel.shard(batch)))
             for k, i in enumerate(chunk):
-                rows, columns = records[i].instances.shape
-                probs[i], losses[i] = p[k, 0, :rows, :columns], value[k, 0]
+                inside = tuple(slice(n) for n in records[i].instances.shape)
+                probs[i], losses[i] = p[k, 0][inside], value[k, 0]
     return probs, losses
 
 
-def _whole_images(records: Sequence[Record], kind, dtype, least) -> pipeline.Batch:
+def _whole_images(records: Sequence[Record], config, dtype, least) -> pipeline.Batch:
     """A batch of equal shapes; images below the model's least size are enlarged."""
+    images, scales = zip(
+        *(prepared(r.image, config.scaling, config.contrast) for r in records),
+        strict=True,
+    )
     parts = [
         pipeline.enlarged(
-            r.image.astype(dtype), r.instances, np.ones(r.instances.shape, bool), least
+            image.astype(dtype), r.instances, np.ones(r.instances.shape, bool), least
         )
-        for r in records
+        for r, image in zip(records, images, strict=True)
     ]
     image, instances, where = (np.stack(x) for x in zip(*parts, strict=True))
-    scale = np.stack([scaling.offset_and_gain(r.image, kind) for r in records])
-    return {"image": image, "scale": scale, "instances": instances, "where": where}
+    return {
+        "image": image,
+        "scale": np.stack(scales),
+        "instances": instances,
+        "where": where,
+    }
 
 
 def _draw(path: Path, panels, console: Console) -> None:
@@ -252,7 +390,6 @@ def _finish(config, dataset, workdir, outcome, diameter, console) -> dict[str, A
     scored = evaluate.score_records(
         run, dataset.splits[split], dataset.reference, options, console
     )
-    write_atomic(workdir / "per_image.csv", evaluation.rows_csv(scored.rows))
     journal = read_journal(workdir / "metrics.jsonl")
     report.draw_curves(workdir / "figures" / "curves.png", journal)
     seconds = outcome.seconds + time.monotonic() - began
@@ -263,12 +400,15 @@ def _finish(config, dataset, workdir, outcome, diameter, console) -> dict[str, A
         "best_step": outcome.best_step,
         "best_validation": outcome.best,
         "threshold": threshold,
-        "postprocess": configs.postprocess_options(config),
+        "postprocess": configs.postprocess_settings(config),
         "hours": round(seconds / 3600, 4),
+        "parameters": sum(x.size for x in jax.tree.leaves(run.variables["params"])),
+        "image_sizes": _sizes(dataset.splits[split]),
         "config": configs.to_dict(config),
         **environment.environment(),
     }
-    evaluate.write_page(workdir, f"Run {workdir.name}", run, scored, split)
+    title = report.run_title(workdir, config)
+    evaluate.write_page(workdir, title, scored, results, config)
     # Last: its presence means that all the rest is there.
     write_atomic(workdir / "results.json", to_json(results))
     for name, value in report.score_table(scored.scores):
@@ -278,6 +418,12 @@ def _finish(config, dataset, workdir, outcome, diameter, console) -> dict[str, A
         f"{duration(seconds)} -> {workdir}"
     )
     return results
+
+
+def _sizes(records: Sequence[Record]) -> dict[str, int]:
+    """Images of each size, the most frequent first."""
+    sizes = ["x".join(map(str, r.instances.shape)) for r in records]
+    return dict(Counter(sizes).most_common())
 
 
 def tune_threshold(network, run, records: Iterable[Record], reference: str) -> float:
@@ -300,6 +446,21 @@ def tune_threshold(network, run, records: Iterable[Record], reference: str) -> f
         ]
         return evaluate.selection_score(evaluation.summarise(rows, options, reference))
 
-    candidates = [round(0.1 + 0.05 * k, 2) for k in range(17)]
-    # Of equals the one nearest to 1/2.
-    return max(candidates, key=lambda t: (round(score(t), 6), -abs(t - 0.5)))
+    return highest(score, [round(0.1 + 0.05 * k, 2) for k in range(17)])
+
+
+def highest(score: Callable[[float], float], grid: Sequence[float]) -> float:
+    """Where on a grid of 17 a score with one broad top is highest, in 9 calls.
+
+    Every fourth place first, then those beside the best; of equals the one nearest
+    to the middle.
+    """
+    known = functools.cache(lambda k: round(score(grid[k]), 6))
+
+    def best(candidates: Iterable[int]) -> int:
+        return max(candidates, key=lambda k: (known(k), -abs(k - 8)))
+
+    chosen = best(range(0, 17, 4))
+    for step in (2, 1):
+        chosen = best([max(chosen - step, 0), chosen, min(chosen + step, 16)])
+    return grid[chosen]

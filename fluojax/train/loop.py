@@ -50,11 +50,13 @@ class Progress:
     seconds: float = 0.0  # in all processes that worked on the run
     scores: dict[str, float] = field(default_factory=dict)
 
-    def note(self, step: int, scores: Mapping[str, float]) -> bool:
-        """Takes an evaluation in; True if it is the best so far."""
+    def note(
+        self, step: int, scores: Mapping[str, float], min_delta: float = 0.0
+    ) -> bool:
+        """Takes an evaluation in; True if it is the best so far, by `min_delta`."""
         self.scores = dict(scores)
         self.blind = self.blind + 1 if scores["foreground"] == 0 else 0
-        better = self.best is None or scores["score"] > self.best
+        better = self.best is None or scores["score"] > self.best + min_delta
         if better:
             self.best, self.best_step = scores["score"], step
             self.since_best = self.plateau_wait = 0
@@ -101,6 +103,7 @@ def run(
     *,
     validate: Validate,
     console: Console,
+    program: Program | None = None,
 ) -> Outcome:
     """Trains, or continues, until `num_steps` or `patience`.
 
@@ -108,6 +111,7 @@ def run(
       config: with `crop`, `batch_size` and `scaling` resolved.
       dataset: its "train" split is drawn from.
       workdir: run folder, locked by the caller.
+      program: of this experiment, built by the caller; None builds it here.
       validate: `f(variables, eval_step, step)` -> scores of the validation
         split; "score" decides what is best, higher is better, "foreground" is
         the predicted share.
@@ -118,7 +122,7 @@ def run(
       Diverged: a loss or state was not finite; no such state is on disk.
     """
     began = time.monotonic()
-    program = build(config, dataset)
+    program = program or build(config, dataset)
     checkpoints = Checkpoints(workdir / "checkpoints", say=console.line)
     state, progress = _restore_or_new(program, checkpoints, console)
     journal = Journal(workdir, start=int(state.step), say=console.line)
@@ -155,12 +159,12 @@ def _train(
     config, console = job.config, job.console
     began = time.monotonic()
     start = int(state.step)
-    if start >= config.num_steps or _patience_over(config, progress):
+    if start >= config.num_steps or patience_over(config, progress):
         return state
     step = compile_first(config, job.program, state, console)
     clock = Clock(start, config.num_steps)
     for done, batch in _numbered_batches(job, start):
-        if _patience_over(config, progress):
+        if patience_over(config, progress):
             break
         state, metrics = step(state, parallel.shard(batch))
         if done == start + 1:
@@ -168,14 +172,14 @@ def _train(
             clock.begin()
         last = done == config.num_steps
         asked = signals.asked(done)  # once: a signal may come at any line below
-        due = {name: last or done % every == 0 for name, every in _intervals(config)}
+        due = {name: last or done % every == 0 for name, every in intervals(config)}
         if asked or any(due.values()):
-            _log(job, state, done, metrics, clock, progress)
+            log_step(job, state, done, metrics, clock, progress)
         best = False
         if due["eval"]:
             with clock.paused():
-                state, best = _evaluate(job, state, done, progress)
-        if asked or best or due["save"] or _patience_over(config, progress):
+                state, best = evaluate(job, state, done, progress)
+        if asked or best or due["save"] or patience_over(config, progress):
             with clock.paused():
                 spent = progress.seconds + time.monotonic() - began
                 saved = {**vars(progress), "seconds": spent}
@@ -201,7 +205,7 @@ def compile_first(
     console.line("compiling the first step ...")
     began = time.monotonic()
     batch = parallel.shard(program.draw(int(state.step)))
-    step, need = parallel.compile_step(program.train_step, state, batch)
+    step, need = program.compile_step(state, batch)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     console.line(
         f"model  {config.model} {count / 1e6:.1f} M parameters · memory per device "
@@ -211,7 +215,8 @@ def compile_first(
     return step
 
 
-def _intervals(config: Experiment) -> tuple[tuple[str, int], ...]:
+def intervals(config: Experiment) -> tuple[tuple[str, int], ...]:
+    """What is due every so many steps."""
     return (
         ("log", config.log_every),
         ("eval", config.eval_every),
@@ -226,11 +231,12 @@ def _numbered_batches(job: Job, start: int) -> Iterator[tuple[int, pipeline.Batc
         yield from enumerate(batches, start=start + 1)
 
 
-def _patience_over(config: Experiment, progress: Progress) -> bool:
+def patience_over(config: Experiment, progress: Progress) -> bool:
+    """Whether too many evaluations went by without improvement."""
     return config.patience is not None and progress.since_best >= config.patience
 
 
-def _log(job, state, done, metrics, clock, progress) -> None:
+def log_step(job, state, done, metrics, clock, progress) -> None:
     """Fetches the numbers of a step, refuses those that are not finite."""
     config = job.config
     # One transfer for all that is read.
@@ -269,13 +275,13 @@ def _tell_overflow(job: Job, numbers: Mapping[str, float], progress: Progress) -
     )
 
 
-def _evaluate(job, state, done, progress) -> tuple[TrainState, bool]:
+def evaluate(job, state, done, progress) -> tuple[TrainState, bool]:
     """Validation, the plateau schedule, and a word about a blind network."""
     config, program = job.config, job.program
     variables = variables_of(state, program.model.momentum)
     scores = job.validate(variables, program.eval_step, done)
     job.journal.write(done, "val", scores)
-    best = progress.note(done, scores)
+    best = progress.note(done, scores, config.min_delta)
     waited = progress.plateau_wait >= config.plateau_patience
     if config.schedule == "plateau" and waited:
         progress.plateau_wait = 0

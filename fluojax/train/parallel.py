@@ -30,14 +30,24 @@ def train_step(step: Callable) -> Callable:
     )
 
 
-def compile_step(step: Callable, state: Any, batch: Any) -> tuple[Callable, int]:
-    """The compiled step for one shape and its bytes per device.
+def compiler(step: Callable) -> Callable[[Any, Any], tuple[Callable, int]]:
+    """`f(state, batch)` -> the compiled step and its bytes per device.
 
-    With several processes the step is left to compile when it first runs, and
-    the bytes are 0: their programs cannot be lowered by hand.
+    Compiles when first called, for the shapes it is given then. With several
+    processes the step is left to compile when it first runs, and the bytes are 0:
+    their programs cannot be lowered by hand.
     """
-    if not alone():
-        return step, 0
+    done: list[tuple[Callable, int]] = []
+
+    def compile_step(state: Any, batch: Any) -> tuple[Callable, int]:
+        if not done:
+            done.append(_compile(step, state, batch) if alone() else (step, 0))
+        return done[0]
+
+    return compile_step
+
+
+def _compile(step: Callable, state: Any, batch: Any) -> tuple[Callable, int]:
     compiled = step.lower(state, batch).compile()
     use = compiled.memory_analysis()
     if use is None:

@@ -45,6 +45,29 @@ def create_loss(terms: Sequence[Term]) -> LossTerms:
     return value
 
 
+def squashed_twice(loss: LossTerms) -> LossTerms:
+    """`loss` of a network whose probabilities are taken for scores once more.
+
+    The loss study's network returns (1 - p, p) and its losses apply softmax to
+    them: the logit 2p - 1, a probability between 0.269 and 0.731.
+    """
+
+    def value(logits, labels, **context):
+        return loss(2 * jax.nn.sigmoid(logits) - 1, labels, **context)
+
+    return value
+
+
+def pooled(loss: LossTerms) -> LossTerms:
+    """`loss` of the batch as one tall image, for losses of pixels."""
+
+    def value(logits, labels, *, where, **_):
+        tall = [x.reshape(1, -1, *x.shape[2:]) for x in (logits, labels, where)]
+        return loss(*tall[:2], where=tall[2])
+
+    return value
+
+
 def instance_capacity(terms: Sequence[Term]) -> int | None:
     """Instances per image that every term takes; None if no term takes any."""
     each = [losses.instance_capacity(term.name, **term.options) for term in terms]
@@ -57,7 +80,7 @@ def labels_of(
     """Foreground `[..., 1]`, or background and foreground `[..., 2]`, float32.
 
     Args:
-      instances: `[B, H, W]` int32.
+      instances: `[B, *S]` int32.
       num_classes: 1 or 2.
       touching_gap: pixels of a cell within so many rows and columns of another
         cell count as background, so that a network can learn to leave cells
@@ -71,13 +94,14 @@ def labels_of(
 
 
 def near_another(instances: jax.Array, reach: int) -> jax.Array:
-    """Pixels of `[B, H, W]` whose window of 2 reach + 1 holds another cell too."""
-    window = (1, 2 * reach + 1, 2 * reach + 1)
+    """Pixels of `[B, *S]` whose window of 2 reach + 1 holds another cell too."""
+    window = (1,) + (2 * reach + 1,) * (instances.ndim - 1)
+    steps = (1,) * instances.ndim
     lowest, highest = np.iinfo(np.int32).min, np.iinfo(np.int32).max
     ids = jnp.where(instances > 0, instances, highest)
-    least = jax.lax.reduce_window(ids, highest, jax.lax.min, window, (1, 1, 1), "SAME")
+    least = jax.lax.reduce_window(ids, highest, jax.lax.min, window, steps, "SAME")
     ids = jnp.where(instances > 0, instances, lowest)
-    most = jax.lax.reduce_window(ids, lowest, jax.lax.max, window, (1, 1, 1), "SAME")
+    most = jax.lax.reduce_window(ids, lowest, jax.lax.max, window, steps, "SAME")
     return (instances > 0) & (least != most)
 
 
@@ -176,7 +200,7 @@ def make_eval_step(
     num_classes: int = 1,
     touching_gap: int = 0,
 ) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
-    """`step(variables, batch) -> (probs [B, H, W], loss [B])`, whole images."""
+    """`step(variables, batch) -> (probs [B, *S], loss [B])`, whole images."""
 
     def eval_step(variables, batch: Batch):
         image = scaling.apply(batch["image"], batch["scale"], scaling_kind)

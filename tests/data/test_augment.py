@@ -298,6 +298,52 @@ def test_sizes_types_and_range_stay(name):
     assert image.min() >= 0 and image.max() <= 1
 
 
+# --- volumes ----------------------------------------------------------------------------
+
+
+def volume(depth=2):
+    """Slices that are all different, with their labels as a second channel."""
+    image, cells, where = example((16, 16))
+    cells = jnp.stack([jnp.roll(cells, 4 * k, 0) for k in range(depth)])
+    grey = jnp.stack([jnp.roll(image[..., 0], k, 1) for k in range(depth)])
+    image = jnp.stack([grey, cells / cells.max()], -1).astype(jnp.float32)
+    return image, cells, jnp.stack([where] * depth)
+
+
+def test_all_slices_of_a_volume_move_alike():
+    given, key = volume(), jax.random.key(3)
+    preset = with_preset(affine=1.0, degrees=30.0, zoom=(0.9, 1.1), quarter_turns=True)
+    got = jax.jit(augment.transform_volume, static_argnums=4)(key, *given, preset)
+    slice_by_slice = jax.jit(augment.transform, static_argnums=4)
+    for depth in range(2):
+        alone = slice_by_slice(key, *(x[depth] for x in given), preset)
+        for one, other in zip(alone, got, strict=True):
+            np.testing.assert_allclose(one, other[depth], atol=1e-5)
+
+
+def test_the_order_of_the_slices_is_turned_round():
+    given = volume()
+    got = augment.transform_volume(
+        jax.random.key(0), *given, with_preset(flip_rows=1.0)
+    )
+    for one, other in zip(got, given, strict=True):
+        np.testing.assert_array_equal(one, other[::-1, ::-1])
+
+
+def test_the_default_preset_takes_volumes_and_keeps_sizes_types_and_range():
+    given = volume()
+    got = augment.augmentation("default", rank=3)(jax.random.key(1), *given)
+    for one, other in zip(got, given, strict=True):
+        assert one.shape == other.shape and one.dtype == other.dtype
+    assert 0 <= float(got[0].min()) and float(got[0].max()) <= 1
+    assert set(np.unique(got[1])) <= set(np.unique(given[1]))
+
+
+def test_presets_that_work_on_single_images_are_refused_for_volumes():
+    with pytest.raises(ValueError, match="'imsahlo' blurs.*choose default, study"):
+        augment.augmentation("imsahlo", rank=3)
+
+
 def test_none_is_no_augmentation_and_other_names_are_refused():
     assert augment.augmentation("none") is None
     with pytest.raises(ValueError, match=r"'strong' is unknown; known are \['default'"):

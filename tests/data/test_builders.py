@@ -13,7 +13,7 @@ pytest.importorskip("array_record")
 
 from fluojax.catalog import CATALOG  # noqa: E402
 from fluojax.config import DataOptions  # noqa: E402
-from fluojax.data import builders, fnc_synth  # noqa: E402
+from fluojax.data import builders, cache, fnc_synth, lesion3d_synth  # noqa: E402
 from fluojax.data.folder import read_folder  # noqa: E402
 from fluojax.data.published_sets import SETS, read_published  # noqa: E402
 from fluojax.data.record import Record  # noqa: E402
@@ -110,6 +110,25 @@ def test_the_generated_data_set_is_built_and_read_back_exactly(tmp_path, monkeyp
     monkeypatch.setattr(fnc_synth, "records", lambda split, n: 1 / 0)
     again = builders.load("fnc_synth/smoke", data_dir=tmp_path)
     assert_same_splits(again.splits, dataset.splits)
+
+
+def test_generated_volumes_are_built_and_mapped_where_memory_is_short(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FLUOJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 10**5)
+    config = lesion3d_synth.CONFIGS["smoke"]._replace(
+        counts={"train": 2, "val": 1, "test": 1}
+    )
+    monkeypatch.setitem(lesion3d_synth.CONFIGS, "smoke", config)
+    first = builders.load("lesion3d_synth/smoke", data_dir=tmp_path)
+    assert first.reference == "instances" and first.scaling == "fixed"
+    expected = {split: lesion3d_synth.records(split, config) for split in config.counts}
+    assert_same_splits(first.splits, expected)
+    # The second call reads neither the generator nor the records.
+    monkeypatch.setattr(builders, "read", lambda *a, **k: 1 / 0)
+    again = builders.load("lesion3d_synth/smoke", data_dir=tmp_path)
+    assert_same_splits(again.splits, expected)
 
 
 def test_unknown_names_are_refused_with_those_known(tmp_path):

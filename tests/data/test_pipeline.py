@@ -30,11 +30,19 @@ def source(count=5, crop=16, share=0.5, shape=(40, 50)):
 # --- batches --------------------------------------------------------------------------
 
 
-def test_volumes_are_refused_by_name():
-    cells = np.zeros((4, 5, 6), np.int32)
-    volume = Record(np.arange(120).reshape(4, 5, 6, 1), cells, "scan", "scan")
-    with pytest.raises(UserError, match="volumes such as scan"):
-        pipeline.make_source([volume], "percentile", 16, 0.5)
+def test_crops_of_volumes_are_cubes_around_a_cell_and_padded_where_it_ends():
+    cells = np.zeros((12, 9, 6), np.int32)
+    cells[10, 2, 3] = 1
+    image = np.arange(cells.size, dtype=np.uint16).reshape(*cells.shape, 1)
+    data = pipeline.make_source([Record(image, cells, "a", "a")], "fixed", 8, 1.0)
+    batch = pipeline.draw_batch(data, 0, 0, range(2), 2)
+    assert batch["image"].shape == (2, 8, 8, 8, 1)
+    assert batch["instances"].shape == batch["where"].shape == (2, 8, 8, 8)
+    # The corner is (4, 0, 0): clipped at the far end, and at the near ones.
+    np.testing.assert_array_equal(batch["image"][0, :, :, :6], image[4:, :8])
+    np.testing.assert_array_equal(batch["instances"][0, :, :, :6], cells[4:, :8])
+    np.testing.assert_array_equal(batch["image"][0, ..., 6, :], image[4:, :8, 5])
+    assert batch["where"][0, ..., :6].all() and not batch["where"][0, ..., 6:].any()
 
 
 def test_a_batch_depends_on_seed_and_step_alone():

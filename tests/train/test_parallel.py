@@ -35,7 +35,9 @@ def test_the_compiled_step_tells_its_memory():
     step = parallel.train_step(lambda state, batch: (state * 2, batch.sum()))
     state = parallel.replicate(np.ones(1000, np.float32))
     batch = parallel.shard({"b": np.ones((4, 10), np.float32)})["b"]
-    compiled, need = parallel.compile_step(step, state, batch)
+    compile_step = parallel.compiler(step)
+    compiled, need = compile_step(state, batch)
+    assert compile_step(state, batch)[0] is compiled
     # The state is donated: one copy of it, the batch, and little else.
     assert 4000 <= need < 3 * 4000
     new, _ = compiled(state, batch)
