@@ -1,6 +1,7 @@
 """Training, prediction and scoring in a notebook: `fit`, `load`, `evaluate`.
 
 run = fluojax.fit("my_cells/", steps=2000, workdir="runs/first")
+run.curves(); run.panel(3)
 model = fluojax.load("runs/first")
 out = model(image)
 scores = fluojax.evaluate(out.instances, truth, iou=0.4)
@@ -14,12 +15,15 @@ from typing import Any
 import numpy as np
 
 from fluojax import config as configs
-from fluojax import runs
+from fluojax import exported_program, report, runs
 from fluojax.config import Experiment
+from fluojax.data.sources import load_dataset
 from fluojax.exported import read_weights
 from fluojax.inference import evaluation, files, prediction, tables
 from fluojax.inference.postprocess import instances_from_probs
+from fluojax.jobs.evaluate import reference_instances
 from fluojax.jobs.train import train
+from fluojax.train.journal import read_journal
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,11 @@ class Model:
     """A trained run as a function from image to `Prediction`."""
 
     def __init__(self, path: str | Path):
-        weights = Path(path).suffix == ".safetensors"
+        suffix = Path(path).suffix
+        if suffix == exported_program.SUFFIX:
+            self.run, self._network = exported_program.read_program(path)
+            return
+        weights = suffix == ".safetensors"
         self.run = read_weights(path) if weights else runs.open_run(path)
         self._network = runs.network_of(self.run)
 
@@ -74,6 +82,58 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Trained(Mapping[str, Any]):
+    """A finished run: its figures, and as a mapping the contents of `results.json`.
+
+    Attributes:
+      folder: of the run, for `load`.
+      results: scores, threshold, steps, versions, ...
+    """
+
+    folder: Path
+    results: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.results[name]
+
+    def __iter__(self):
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def curves(self):
+        """Loss, learning rate and validation scores as a matplotlib figure."""
+        return report.curves_figure(read_journal(self.folder / "metrics.jsonl"))
+
+    def panel(self, index: int = 0):
+        """Image, truth, prediction and errors as a matplotlib figure.
+
+        Args:
+          index: of the labelled images of the split that was scored.
+
+        Raises:
+          IndexError: the split has fewer.
+        """
+        run = runs.open_run(self.folder)
+        config = run.config
+        dataset = load_dataset(
+            config.data, config.data_options, data_dir=config.manual_dir
+        )
+        records = [r for r in dataset.splits[self["split"]] if r.has_labels]
+        if not -len(records) <= index < len(records):
+            raise IndexError(
+                f"panel: {self['split']} has {len(records)} labelled images, "
+                f"got {index}"
+            )
+        found = Model(self.folder)(records[index].image)
+        true = reference_instances(records[index], dataset.reference)
+        title = records[index].id
+        panel = report.Panel(title, records[index].image, true, found.instances)
+        return report.panels_figure([panel])
+
+
+@dataclass(frozen=True)
 class Scores:
     """Objects of one image against the truth; `count_error` is true minus found."""
 
@@ -93,8 +153,8 @@ def fit(
     steps: int | None = None,
     workdir: str | Path | None = None,
     **fields: Any,
-) -> Mapping[str, Any]:
-    """Trains, or continues, and returns the contents of `results.json`.
+) -> Trained:
+    """Trains, or continues, and returns the run.
 
     Args:
       data: folder, `fnc_synth` or `tfds:NAME`.
@@ -106,15 +166,17 @@ def fit(
     given = {"data": data, "loss": loss, "num_steps": steps}
     given["workdir"] = None if workdir is None else str(workdir)
     fields |= {name: value for name, value in given.items() if value is not None}
-    return train(configs.apply_overrides(Experiment(), fields))
+    experiment = configs.apply_overrides(Experiment(), fields)
+    folder = Path(experiment.workdir or configs.default_workdir(experiment))
+    return Trained(folder, train(experiment))
 
 
 def load(path: str | Path) -> Model:
     """A trained network as a function of images.
 
     Args:
-      path: run folder (its best checkpoint), or a `.safetensors` file that
-        `fluojax export` wrote.
+      path: run folder (its best checkpoint), or a `.safetensors` or `.jaxexport`
+        file that `fluojax export` wrote.
     """
     return Model(path)
 

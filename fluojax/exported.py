@@ -3,6 +3,8 @@
 A `.safetensors` file holds the arrays under the paths of `models.load_flat`;
 its header, as JSON texts, the experiment (`config`) and what else using the
 network needs (`facts`). It is data: reading it executes nothing.
+Programs (`.jaxexport`) are in `exported_program`; both share `header` and
+`checked`.
 """
 
 import dataclasses
@@ -24,20 +26,33 @@ from fluojax.models import abstract_variables, load_flat
 from fluojax.runs import Run, evaluation_model
 
 FORMAT = "fluojax 1"
-_FACTS = ("step", "threshold", "channels", "diameter", "intensity", "reference")
+_FACTS = (
+    "step",
+    "threshold",
+    "channels",
+    "diameter",
+    "intensity",
+    "reference",
+    "rank",
+)
+_FACTS += ("rank",)
 
 
 def write_weights(run: Run, path: Path) -> None:
     """Writes the network of a run, atomically."""
     leaves = flatten_dict(dict(run.variables)).items()
     arrays = {"/".join(key[1:]): np.asarray(leaf) for key, leaf in leaves}
-    header = {
+    write_atomic(path, save(arrays, header_of(run)))
+
+
+def header_of(run: Run) -> dict[str, str]:
+    """What using the network of a run needs beside its numbers."""
+    return {
         "format": FORMAT,
         "fluojax": __version__,
-        "config": to_json(configs.to_dict(_without_places(run.config))),
+        "config": to_json(configs.to_dict(without_places(run.config))),
         "facts": to_json({name: getattr(run, name) for name in _FACTS}),
     }
-    write_atomic(path, save(arrays, header))
 
 
 def read_weights(path: str | Path) -> Run:
@@ -48,15 +63,11 @@ def read_weights(path: str | Path) -> Run:
     """
     path = Path(path)
     header, arrays = read_safetensors(path)
-    if header.get("format") != FORMAT:
-        raise UserError(
-            f"{path}: not written by `fluojax export` (format "
-            f"{header.get('format', 'missing')!r}, needed {FORMAT!r})"
-        )
-    config, facts = _checked(path, header)
+    config, facts = checked(path, header)
     model = evaluation_model(config)
     try:
-        variables = load_flat(abstract_variables(model, facts["channels"]), arrays)
+        like = abstract_variables(model, facts["channels"], facts["rank"])
+        variables = load_flat(like, arrays)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     return Run(
@@ -80,7 +91,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]
         raise UserError(f"{path}: not readable: {error}") from error
 
 
-def _without_places(config: configs.Experiment) -> configs.Experiment:
+def without_places(config: configs.Experiment) -> configs.Experiment:
     """Folders are of no use elsewhere, and tell about a machine."""
     data = config.data
     if not is_named(data):
@@ -88,7 +99,17 @@ def _without_places(config: configs.Experiment) -> configs.Experiment:
     return dataclasses.replace(config, data=data, manual_dir=None, workdir=None)
 
 
-def _checked(path: Path, header: dict[str, str]) -> tuple[configs.Experiment, dict]:
+def checked(path: Path, header: dict[str, str]) -> tuple[configs.Experiment, dict]:
+    """The experiment and the facts in a header that `header_of` made.
+
+    Raises:
+      UserError: of another format, or damaged.
+    """
+    if header.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: not written by `fluojax export` (format "
+            f"{header.get('format', 'missing')!r}, needed {FORMAT!r})"
+        )
     try:
         config = configs.from_dict(json.loads(header["config"]))
         facts: dict[str, Any] = json.loads(header["facts"])
@@ -99,6 +120,7 @@ def _checked(path: Path, header: dict[str, str]) -> tuple[configs.Experiment, di
             "diameter": float(facts["diameter"]),
             "intensity": facts["intensity"] and tuple(map(float, facts["intensity"])),
             "reference": str(facts["reference"]),
+            "rank": int(facts.get("rank", 2)),
         }
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: its header is damaged: {error!r}") from error

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fluojax.bench import peers_torch
+from fluojax.bench import peers_metrics, peers_torch
 from fluojax.bench.inputs import Arrays
 
 Call = Callable[[], Any]
@@ -29,7 +29,7 @@ def contenders(kind: str) -> dict[str, tuple[str, Builder]]:
         found["torch loop"] = ("torch", _torch_loss(kind, compiled=False))
     if kind in MONAI:
         found["MONAI"] = ("monai", _monai_loss(kind))
-    return found | OPERATORS.get(kind, {})
+    return found | OPERATORS.get(kind, {}) | peers_metrics.METRICS.get(kind, {})
 
 
 def missing(packages: set[str]) -> list[str]:

@@ -32,6 +32,8 @@ class Row(NamedTuple):
       passes: reads and writes of an array of image size that cannot be spared.
       pixels: of that array.
       agree: whether a peer's result is the same as ours.
+      images: how many one call takes, where images per second say something.
+      paired: times this row itself, beside another feed of the same program.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Row(NamedTuple):
     passes: int | None
     pixels: int
     agree: Callable[[list[np.ndarray], list[np.ndarray]], bool]
+    images: int | None = None
+    paired: Callable[[int], Any] | None = None
 
 
 def _value_and_slope(ours, theirs) -> bool:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fluojax.bench import networks, peers, timing
+from fluojax.bench import loader, metric_rows, networks, peers, timing
 from fluojax.bench.rows import Row, rows
 from fluojax.bench.worker import PeerError, Peers
 from fluojax.errors import UserError, nearest
@@ -35,6 +35,7 @@ class Timing(NamedTuple):
     interval: tuple[float, float, float] | None = None  # median, low, high
     bound_bytes: int | None = None
     planned_bytes: int | None = None  # temporaries and results, by the compiler
+    images: int | None = None  # of a call
 
     @property
     def minimum(self) -> float:
@@ -65,8 +66,12 @@ def _rows(what: str, size: str) -> tuple[Row, ...]:
     made = rows(what, size)
     if what in ("train", "all"):
         made += networks.train_rows(size)
+    if what in ("metrics", "all"):
+        made += metric_rows.metric_rows(size)
     if what in ("models", "all"):
         made += networks.infer_rows(size)
+    if what in ("input", "all"):
+        made += loader.loader_rows(size)
     return made
 
 
@@ -101,11 +106,30 @@ def times(
     """The contenders of each row, ours first, as the rows finish."""
     if not with_peers:
         for row in wanted:
-            yield [_Ours(row).timing(trials, trial_s)]
+            alone = row.paired is None
+            yield [_Ours(row).timing(trials, trial_s)] if alone else _fed(row, trials)
         return
     with Peers(threads) as process:
         for row in wanted:
-            yield _against(row, process, trials, trial_s)
+            alone = row.paired is None
+            yield _against(row, process, trials, trial_s) if alone else _fed(row, trials)
+
+
+def _fed(row: Row, trials: int) -> list[Timing]:
+    """A step with real input, and its ratio to the same step with one batch."""
+    told = row.paired(trials)
+    return [
+        Timing(row.name, OURS, told.real, told.first_s, 0, images=row.images),
+        Timing(
+            row.name,
+            loader.FIXED,
+            told.fixed,
+            0.0,
+            0,
+            ratio=min(told.real) / min(told.fixed),
+            interval=timing.ratio_interval(told.real, told.fixed),
+        ),
+    ]
 
 
 class _Ours:
@@ -151,6 +175,7 @@ class _Ours:
             *self.first,
             bound_bytes=bound,
             planned_bytes=self.planned_bytes,
+            images=self.row.images,
         )
 
 

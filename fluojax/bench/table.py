@@ -31,6 +31,8 @@ def line(timing: Timing) -> str:
     if timing.ratio is not None:
         median, low, high = timing.interval
         remark = f"{timing.ratio:.2f} (median {median:.2f}, {low:.2f}-{high:.2f})"
+    elif timing.images is not None:
+        remark = f"{timing.images / timing.minimum:.1f} images/s"
     elif timing.bound_bytes is not None:
         remark = f"{timing.bound_bytes / timing.minimum / 1e9:.1f} GB/s of its bound"
     return _COLUMNS.format(

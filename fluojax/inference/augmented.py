@@ -13,10 +13,11 @@ Tta = Literal["off", "5", "8"]
 
 
 class View(NamedTuple):
-    """One changed image."""
+    """One changed image; `pointwise` if each pixel is changed where it is."""
 
     change: Callable[[np.ndarray], np.ndarray]
     undo: Callable[[np.ndarray], np.ndarray]
+    pointwise: bool = False
 
 
 def _same(x: np.ndarray) -> np.ndarray:
@@ -24,7 +25,7 @@ def _same(x: np.ndarray) -> np.ndarray:
 
 
 def _brighter(factor: float) -> View:
-    return View(lambda x: np.clip(x * np.float32(factor), 0, 1), _same)
+    return View(lambda x: np.clip(x * np.float32(factor), 0, 1), _same, True)
 
 
 def _dihedral(turns: int, mirror: bool) -> View:
@@ -64,10 +65,19 @@ def average(
     Raises:
       ValueError: another name.
     """
-    if tta not in VIEWS:
-        raise ValueError(f"tta must be one of {', '.join(VIEWS)}, got {tta!r}")
     total = None
-    for view in VIEWS[tta]:
+    for view in views(tta):
         found = view.undo(predict(np.ascontiguousarray(view.change(image))))
         total = found if total is None else total + found
     return total / np.float32(len(VIEWS[tta]))
+
+
+def views(tta: Tta) -> tuple[View, ...]:
+    """The views of a name.
+
+    Raises:
+      ValueError: another name.
+    """
+    if tta not in VIEWS:
+        raise ValueError(f"tta must be one of {', '.join(VIEWS)}, got {tta!r}")
+    return VIEWS[tta]

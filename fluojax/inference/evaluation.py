@@ -13,12 +13,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fluojax import metrics
 from fluojax.inference import tables
 
 AP_THRESHOLDS = tuple(round(0.5 + 0.05 * k, 2) for k in range(10))
-_BLOCK = 256  # label maps are padded to multiples of this
+_BLOCKS = {2: 256, 3: 32}  # label maps are padded to multiples of this, by rank
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Options:
 def score_image(
     true: np.ndarray, pred: np.ndarray, options: Options, *, quick: bool = False
 ) -> dict[str, Any]:
-    """Counts of one image `[H, W]` of instances against another.
+    """Counts of one image `[*S]` of instances against another.
 
     Args:
       true, pred: int32 labels, 0 background.
@@ -40,7 +41,7 @@ def score_image(
       quick: pixels, counts and the two IoU rules only, for validation.
 
     Returns:
-      Plain numbers: `tp_px fp_px fn_px`, `n_true n_pred`, `tp_iou fp_iou
+      Plain numbers: `tp_px fp_px fn_px tn_px`, `n_true n_pred`, `tp_iou fp_iou
       fn_iou` (many-to-one, IoU > `options.iou`), `tp_50 ...` (one-to-one,
       IoU >= 0.5) and, unless `quick`, `tp_distance ...`, `pq_iou` (summed IoU of
       pairs above 0.5), `pq_tp pq_fp pq_fn`, `aji`, `tp_ap` (one per threshold).
@@ -55,6 +56,7 @@ def score_image(
         "tp_px": int((inside_true & inside_pred).sum()),
         "fp_px": int((inside_pred & ~inside_true).sum()),
         "fn_px": int((inside_true & ~inside_pred).sum()),
+        "tn_px": int((~inside_true & ~inside_pred).sum()),
         "n_true": len(np.unique(true[inside_true])),
         "n_pred": len(np.unique(pred[inside_pred])),
     }
@@ -70,7 +72,7 @@ def score_image(
 
 
 def _padded(labels: np.ndarray) -> np.ndarray:
-    return np.pad(labels, [(0, -n % _BLOCK) for n in labels.shape])
+    return np.pad(labels, [(0, -n % _BLOCKS[labels.ndim]) for n in labels.shape])
 
 
 @functools.partial(jax.jit, static_argnames=("iou", "distance_px", "bound", "quick"))
@@ -102,10 +104,17 @@ def _object_counts(true, pred, iou, distance_px, bound, quick) -> dict[str, jax.
     return counts
 
 
-def f1(tp: float, fp: float, fn: float) -> float:
+def ratio(part: ArrayLike, whole: ArrayLike) -> np.ndarray | float:
+    """part / whole, element by element; NaN where the whole is 0."""
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    undefined = np.full(np.broadcast(part, whole).shape, np.nan)
+    return np.divide(part, whole, out=undefined, where=whole != 0)[()]
+
+
+def f1(tp: ArrayLike, fp: ArrayLike, fn: ArrayLike) -> np.ndarray | float:
     """2 tp / (2 tp + fp + fn); NaN without any object."""
-    whole = 2 * tp + fp + fn
-    return 2 * tp / whole if whole else float("nan")
+    tp = np.asarray(tp, np.float64)
+    return ratio(2 * tp, 2 * tp + np.asarray(fp) + np.asarray(fn))
 
 
 def summarise(
@@ -115,31 +124,27 @@ def summarise(
 
     F1, Dice, IoU, AP and PQ come from counts summed over the images; AJI is the
     mean over images where it is defined. An undefined score is NaN. `n_skipped`
-    counts images without cells in truth and prediction.
+    counts images without cells in truth and prediction. `f1_curve` holds F1 of
+    one-to-one matches for each IoU of `ap`.
     """
-
-    def total(name: str) -> float:
-        return float(sum(row[name] for row in rows))
-
-    tp, fp, fn = total("tp_px"), total("fp_px"), total("fn_px")
-    true = np.array([row["n_true"] for row in rows], float)
-    pred = np.array([row["n_pred"] for row in rows], float)
+    table = columns(rows)
+    true, pred = table["n_true"], table["n_pred"]
     scores: dict[str, Any] = {
-        "dice": f1(tp, fp, fn),
-        "iou": tp / (tp + fp + fn) if tp + fp + fn else float("nan"),
-        "f1_iou": f1(total("tp_iou"), total("fp_iou"), total("fn_iou")),
-        "f1_50": f1(total("tp_50"), total("fp_50"), total("fn_50")),
+        **pooled({name: column.sum(axis=0) for name, column in table.items()}),
         "mae": float(metrics.mae(true, pred)),
         "medae": float(metrics.medae(true, pred)),
         "mpe": float(metrics.mpe(true, pred)),
     }
-    if "pq_tp" in rows[0]:
-        scores |= _full_scores(rows, total)
-    empty = (true == 0) & (pred == 0)
+    if "aji" in table:
+        defined = table["aji"][np.isfinite(table["aji"])]
+        scores["aji"] = float(defined.mean()) if defined.size else float("nan")
+    if "f1_curve" in scores:
+        values = scores["f1_curve"].tolist()
+        scores["f1_curve"] = {"iou": list(AP_THRESHOLDS), "f1": values}
     return {
         **scores,
         "n_images": len(rows),
-        "n_skipped": int(empty.sum()),
+        "n_skipped": int(((true == 0) & (pred == 0)).sum()),
         "reference": reference,
         "collapsed": bool(pred.sum() == 0 and true.sum() > 0),
         "iou_threshold": options.iou,
@@ -147,20 +152,35 @@ def summarise(
     }
 
 
-def _full_scores(rows, total) -> dict[str, float]:
-    tp_ap = np.sum([row["tp_ap"] for row in rows], axis=0)
-    objects = total("n_true") + total("n_pred")
-    ap = np.mean(tp_ap / (objects - tp_ap)) if objects else float("nan")
-    weight = total("pq_tp") + (total("pq_fp") + total("pq_fn")) / 2
-    aji = np.array([row["aji"] for row in rows], float)
-    return {
-        "f1_distance": f1(
-            total("tp_distance"), total("fp_distance"), total("fn_distance")
-        ),
-        "ap": float(ap),
-        "pq": total("pq_iou") / weight if weight else float("nan"),
-        "aji": float(np.nanmean(aji)) if np.isfinite(aji).any() else float("nan"),
-    }
+def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """The numbers of the rows by name, `[N]` float64 (`tp_ap`: `[N, 10]`)."""
+    names = [name for name in rows[0] if name != "image"]
+    return {name: np.array([row[name] for row in rows], float) for name in names}
+
+
+def pooled(sums: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Scores that are ratios of sums over images.
+
+    Args:
+      sums: of the columns of `score_image`, each of any one shape `[*R]`
+        (`tp_ap`: `[*R, 10]`), for example one set of sums per resampling.
+
+    Returns:
+      `[*R]` each, NaN where undefined; `f1_curve` is `[*R, 10]`.
+    """
+    tp, fp, fn = (sums[f"{kind}_px"] for kind in ("tp", "fp", "fn"))
+    scores: dict[str, Any] = {"dice": f1(tp, fp, fn), "iou": ratio(tp, tp + fp + fn)}
+    for rule in ("iou", "50", "distance"):
+        if f"tp_{rule}" in sums:
+            counts = (sums[f"{kind}_{rule}"] for kind in ("tp", "fp", "fn"))
+            scores[f"f1_{rule}"] = f1(*counts)
+    if "tp_ap" in sums:
+        objects = np.asarray(sums["n_true"] + sums["n_pred"])[..., None]
+        scores["ap"] = np.mean(ratio(sums["tp_ap"], objects - sums["tp_ap"]), axis=-1)
+        scores["f1_curve"] = ratio(2 * sums["tp_ap"], objects)
+        weight = sums["pq_tp"] + (sums["pq_fp"] + sums["pq_fn"]) / 2
+        scores["pq"] = ratio(sums["pq_iou"], weight)
+    return scores
 
 
 def rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -168,7 +188,7 @@ def rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     scores = ["dice", "f1_iou", "f1_distance", "f1_50", "aji"]
     rules = ("px", "iou", "distance", "50")
     counts = [f"{kind}_{rule}" for rule in rules for kind in ("tp", "fp", "fn")]
-    fields = ["image", "n_true", "n_pred", *scores, *counts]
+    fields = ["image", "n_true", "n_pred", *scores, *counts, "tn_px"]
     table = []
     for row in rows:
         by_rule = {r: f1(*(row[f"{k}_{r}"] for k in ("tp", "fp", "fn"))) for r in rules}

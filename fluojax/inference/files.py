@@ -87,11 +87,16 @@ def overlay_png_bytes(image: np.ndarray, instances: np.ndarray, caption: str) ->
             f"channels] with the size of instances {instances.shape}, got {image.shape}"
         )
     picture = display_rgb(image)
-    edges = _outlines(instances)
-    picture[edges] = _COLOURS[instances[edges] % len(_COLOURS)]
+    draw_outlines(picture, instances)
     buffer = io.BytesIO()
     _with_caption(Image.fromarray(picture), caption).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def draw_outlines(picture: np.ndarray, instances: np.ndarray) -> None:
+    """Draws the outlines of cells `[H, W]` into a uint8 picture `[H, W, 3]`."""
+    edges = _outlines(instances)
+    picture[edges] = _COLOURS[instances[edges] % len(_COLOURS)]
 
 
 def _tiff(
@@ -102,23 +107,27 @@ def _tiff(
             f"{function}: the array must be [rows, columns] or [depth, rows, "
             f"columns], got {array.shape}"
         )
-    options = {}
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, **tiff_options(array.ndim, spacing_um))
+    return buffer.getvalue()
+
+
+def tiff_options(
+    rank: int, spacing_um: float | Sequence[float] | None
+) -> dict[str, object]:
+    """How every TIFF of ours is written: deflate, axes, pixel size, no date."""
+    options: dict[str, object] = {
+        "photometric": "minisblack",
+        "compression": "zlib",
+        "metadata": {"axes": "ZYX"[-rank:]},
+        "software": False,
+    }
     if spacing_um is not None:
-        spacing = np.broadcast_to(np.asarray(spacing_um, np.float64), array.ndim)
+        spacing = np.broadcast_to(np.asarray(spacing_um, np.float64), rank)
         height, width = spacing[-2:]
         options["resolution"] = (_UM_PER_CM / width, _UM_PER_CM / height)
         options["resolutionunit"] = "CENTIMETER"
-    buffer = io.BytesIO()
-    tifffile.imwrite(
-        buffer,
-        array,
-        photometric="minisblack",
-        compression="zlib",
-        metadata={"axes": "ZYX"[-array.ndim :]},
-        software=False,
-        **options,
-    )
-    return buffer.getvalue()
+    return options
 
 
 def display_rgb(image: np.ndarray) -> np.ndarray:

@@ -52,18 +52,24 @@ def outlines(instances: np.ndarray) -> list[Outline]:
         )
     labels, numbers = np.unique(instances, return_inverse=True)
     numbers = numbers.reshape(instances.shape) + 1
+    boxes = ndimage.find_objects(numbers)
+    cells = [(n, box) for n, box in zip(labels, boxes, strict=True) if n != 0]
+    return [piece for cell in cells for piece in pieces(instances, *cell)]
+
+
+def pieces(
+    instances: np.ndarray, label: int, box: tuple[slice, slice]
+) -> list[Outline]:
+    """Outlines of the pieces of one cell that lies in a box of `[H, W]` labels."""
+    mask = instances[box] == label
+    offset = np.array([box[0].start, box[1].start])
+    parts, count = ndimage.label(mask, np.ones((3, 3)))
     found = []
-    for label, window in zip(labels, ndimage.find_objects(numbers), strict=True):
-        if label == 0:
-            continue
-        mask = instances[window] == label
-        offset = np.array([window[0].start, window[1].start])
-        pieces, count = ndimage.label(mask, np.ones((3, 3)))
-        for piece in range(1, count + 1):
-            rings = [ring + offset for ring in _rings(pieces == piece)]
-            (exterior,) = [ring for ring in rings if area(ring) > 0]
-            holes = [ring for ring in rings if area(ring) < 0]
-            found.append(Outline(int(label), exterior, holes))
+    for part in range(1, count + 1):
+        rings = [ring + offset for ring in _rings(parts == part)]
+        (exterior,) = [ring for ring in rings if area(ring) > 0]
+        holes = [ring for ring in rings if area(ring) < 0]
+        found.append(Outline(int(label), exterior, holes))
     return found
 
 
@@ -75,7 +81,7 @@ def area(ring: np.ndarray) -> float:
 
 
 def rois_zip_bytes(found: list[Outline]) -> bytes:
-    """ImageJ's ROI set: one polygon per piece, named by the label.
+    """ImageJ's ROI set: one traced polygon per piece, named by the label.
 
     The second piece of a cell is named `label-2`. A polygon of ImageJ has no
     holes; those of a cell are left out.
@@ -89,6 +95,8 @@ def rois_zip_bytes(found: list[Outline]) -> bytes:
             number = pieces[outline.label] = pieces.get(outline.label, 0) + 1
             name = f"{outline.label}" if number == 1 else f"{outline.label}-{number}"
             roi = roifile.ImagejRoi.frompoints(outline.exterior[:, ::-1], name=name)
+            # What ImageJ calls outlines that run along the borders of pixels.
+            roi.roitype = roifile.ROI_TYPE.TRACED
             archive.writestr(zipfile.ZipInfo(f"{name}.roi", _DATE), roi.tobytes())
     return buffer.getvalue()
 

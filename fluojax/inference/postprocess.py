@@ -6,6 +6,8 @@ Cells are connected with corners (8 neighbours in an
 image, 26 in a volume), here and wherever a mask is turned into objects.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import ndimage
 
@@ -66,9 +68,9 @@ def instances_from_probs(
     mask = _image("instances_from_probs", probs) > threshold
     if fill_holes and apart:
         mask = ndimage.binary_fill_holes(mask)
-    closed = _close(mask, _ellipse(closing, mask.ndim)) if closing else mask
+    closed = closed_by(closing)(mask)
     if apart:
-        return _give_to_nearest(closed, _drop_small(components(mask), min_area))
+        return give_to_nearest(closed, _drop_small(components(mask), min_area))
     if fill_holes:
         closed = ndimage.binary_fill_holes(closed)
     if not max_filter_size:
@@ -103,7 +105,14 @@ def components(mask: np.ndarray) -> np.ndarray:
     return labels
 
 
-def _give_to_nearest(closed: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def closed_by(closing: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Closing of a mask with an elliptical kernel; 0 leaves it as it is."""
+    if not closing:
+        return lambda mask: mask
+    return lambda mask: _close(mask, _ellipse(closing, mask.ndim))
+
+
+def give_to_nearest(closed: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Pixels that closing added beside a cell become part of the nearest cell."""
     if not labels.any():
         return labels

@@ -1,8 +1,8 @@
 """One network over images of any size: whole, in exact tiles, or blended.
 
-Shared contract: `image` is `[*S, C]` float32 with two or three spatial axes,
-already scaled as the network expects; `apply` takes a batch `[B, *s, C]` and
-returns logits `[B, *s, K]`; the result is `[*S, K]` float32. Images are padded
+Shared contract: `image` is `[*S, C]` with two or three spatial axes; `apply`
+takes a batch `[B, *s, C]` of it in float32 and returns logits `[B, *s, K]`; the
+result is `[*S, K]` float32. Images are padded
 at the high end to a multiple of `divisor` by reflection where the axis is
 longer than the padding, else by repeating the last pixel, and cropped again.
 
@@ -10,13 +10,17 @@ longer than the padding, else by repeating the last pixel, and cropped again.
 network compiles once for all windows of an image.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from fluojax.inference import scratch
+
 Apply = Callable[[np.ndarray], np.ndarray]
+Allocate = Callable[[Sequence[int], type], np.ndarray]
 Window = tuple[slice, ...]
 
 
@@ -31,7 +35,8 @@ def predict_whole(apply: Apply, image: np.ndarray, *, divisor: int = 1) -> np.nd
     Raises:
       ValueError: the image is neither `[H, W, C]` nor `[D, H, W, C]`.
     """
-    padded, size = _pad(_image("predict_whole", image), divisor)
+    _check_rank("predict_whole", image)
+    padded, size = _pad(np.asarray(image, np.float32), divisor)
     logits = np.asarray(apply(padded[None]), np.float32)[0]
     return logits[tuple(slice(0, length) for length in size)]
 
@@ -44,8 +49,12 @@ def predict_tiles(
     halo: int | None,
     divisor: int = 1,
     batch_size: int = 1,
+    allocate: Allocate = np.zeros,
 ) -> np.ndarray:
     """Logits `[*S, K]` of one image from windows of one size.
+
+    No more than a few windows are held beside image and result, either of which
+    may be mapped from a file.
 
     With a `halo` the result equals that of the whole image, provided that the
     network is local: its output at a pixel depends on pixels at most `halo`
@@ -66,6 +75,7 @@ def predict_tiles(
       halo: receptive-field radius in pixels, or None.
       divisor: spatial factor of the network's coarsest level.
       batch_size: windows per call; the last call repeats its last window.
+      allocate: makes the result from shape and type, zeros.
 
     Raises:
       ValueError: rank of the image, or sizes that are not positive.
@@ -74,26 +84,26 @@ def predict_tiles(
     moved inside; Gaussian weights (sigma = tile / 8) of Isensee et al. 2021.
     """
     _check_sizes(tile, halo, divisor, batch_size)
-    padded, size = _pad(_image("predict_tiles", image), divisor)
-    shape = padded.shape[:-1]
+    _check_rank("predict_tiles", image)
+    shape = tuple(_round_up(length, divisor) for length in image.shape[:-1])
     tile = _round_up(tile, divisor)
     if halo is None:
-        return _blend(apply, padded, _overlapping(shape, tile, divisor), batch_size)[
-            tuple(slice(0, length) for length in size)
-        ]
-    halo = _round_up(halo, divisor)
+        axes = [_overlapping(length, tile, divisor) for length in shape]
+        return _blend(apply, image, axes, batch_size, allocate)
+    plan = list(_with_halo(shape, tile, _round_up(halo, divisor)))
+    calls = _batches(apply, image, [window for window, _ in plan], batch_size)
     result = None
-    plan = list(_with_halo(shape, tile, halo))
-    calls = _batches(apply, padded, [window for window, _ in plan], batch_size)
     for (window, kept), logits in zip(plan, calls, strict=True):
         if result is None:
-            result = np.empty((*shape, logits.shape[-1]), np.float32)
+            classes = logits.shape[-1]
+            result = allocate((*image.shape[:-1], classes), np.float32)
         inside = tuple(
-            slice(k.start - w.start, k.stop - w.start)
-            for k, w in zip(kept, window, strict=True)
+            slice(k.start - w.start, min(k.stop, length) - w.start)
+            for k, w, length in zip(kept, window, image.shape[:-1], strict=True)
         )
         result[kept] = logits[inside]
-    return result[tuple(slice(0, length) for length in size)]
+        scratch.release(result, image)
+    return result
 
 
 def _with_halo(
@@ -113,52 +123,85 @@ def _with_halo(
         yield tuple(window for window, _ in spans), tuple(kept for _, kept in spans)
 
 
-def _overlapping(shape: tuple[int, ...], tile: int, divisor: int) -> list[Window]:
-    """Windows of `tile` pixels, moved by about half of it, the last one inside."""
+def _overlapping(length: int, tile: int, divisor: int) -> list[slice]:
+    """Spans of `tile` pixels, moved by about half of it, the last one inside."""
     step = max(tile // 2 // divisor, 1) * divisor
-    axes = []
-    for length in shape:
-        width = min(tile, length)
-        starts = [*range(0, length - width, step), length - width]
-        axes.append([slice(start, start + width) for start in starts])
-    return list(itertools.product(*axes))
+    width = min(tile, length)
+    starts = [*range(0, length - width, step), length - width]
+    return [slice(start, start + width) for start in starts]
 
 
 def _blend(
-    apply: Apply, padded: np.ndarray, windows: list[Window], batch_size: int
-) -> np.ndarray:
+    apply: Apply, image: np.ndarray, axes: list[list[slice]], batch_size: int,
+    allocate: Allocate,
+) -> np.ndarray:  # fmt: skip
     """Average of the windows' logits with Gaussian weights."""
+    windows = list(itertools.product(*axes))
     weights = _gaussian(tuple(axis.stop - axis.start for axis in windows[0]))
-    total, norm = None, np.zeros((*padded.shape[:-1], 1), np.float32)
-    calls = _batches(apply, padded, windows, batch_size)
+    size = image.shape[:-1]
+    total = None
+    calls = _batches(apply, image, windows, batch_size)
     for window, logits in zip(windows, calls, strict=True):
         if total is None:
-            total = np.zeros((*padded.shape[:-1], logits.shape[-1]), np.float32)
-        total[window] += weights * logits
-        norm[window] += weights
-    return total / norm
+            total = allocate((*size, logits.shape[-1]), np.float32)
+        place = total[window]
+        inside = tuple(slice(0, length) for length in place.shape[:-1])
+        place += (weights * logits)[inside]
+        scratch.release(total, image)
+    norms = [_weight_sums(spans, n) for spans, n in zip(axes, size, strict=True)]
+    for band in scratch.bands(total.shape):
+        for axis, norm in enumerate(norms):
+            part = norm[band] if axis == 0 else norm
+            total[band] /= part.reshape(
+                [-1 if a == axis else 1 for a in range(total.ndim)]
+            )
+        scratch.release(total)
+    return total
+
+
+def _weight_sums(spans: list[slice], length: int) -> np.ndarray:
+    """Along one axis, the weights that each pixel got: windows form a grid."""
+    sums = np.zeros(spans[-1].stop)
+    for span in spans:
+        sums[span] += _bell(span.stop - span.start)
+    return sums[:length].astype(np.float32)
+
+
+def _bell(length: int) -> np.ndarray:
+    """1 at the centre, standard deviation of an eighth."""
+    offset = (np.arange(length) - (length - 1) / 2) / (length / 8)
+    return np.exp(-0.5 * offset**2)
 
 
 def _gaussian(shape: tuple[int, ...]) -> np.ndarray:
-    """Weights `[*shape, 1]`, 1 at the centre, standard deviation of an eighth."""
-    weights = np.ones((1,) * (len(shape) + 1))
-    for axis, length in enumerate(shape):
-        offset = (np.arange(length) - (length - 1) / 2) / (length / 8)
-        along = [1] * (len(shape) + 1)
-        along[axis] = length
-        weights = weights * np.exp(-0.5 * offset**2).reshape(along)
-    return weights.astype(np.float32)
+    """Weights `[*shape, 1]`, the product of `_bell` along the axes."""
+    weights = functools.reduce(np.multiply.outer, map(_bell, shape))
+    return weights[..., None].astype(np.float32)
 
 
 def _batches(
-    apply: Apply, padded: np.ndarray, windows: list[Window], batch_size: int
+    apply: Apply, image: np.ndarray, windows: list[Window], batch_size: int
 ) -> Iterator[np.ndarray]:
     """Logits of each window; every call of the network has the same shape."""
     for first in range(0, len(windows), batch_size):
         chosen = windows[first : first + batch_size]
         filled = chosen + [chosen[-1]] * (batch_size - len(chosen))
-        logits = apply(np.stack([padded[window] for window in filled]))
+        batch = np.stack([_read(image, window) for window in filled])
+        logits = apply(batch.astype(np.float32, copy=False))
         yield from np.asarray(logits, np.float32)[: len(chosen)]
+
+
+def _read(image: np.ndarray, window: Window) -> np.ndarray:
+    """Values in a window that may reach beyond the high ends, as `_pad` has them."""
+    if all(w.stop <= n for w, n in zip(window, image.shape, strict=False)):
+        return image[window]
+    places = []
+    for span, length in zip(window, image.shape, strict=False):
+        place = np.arange(span.start, span.stop)
+        mirrored = 2 * (length - 1) - place
+        beyond = mirrored if span.stop - length < length else length - 1
+        places.append(np.where(place < length, place, beyond))
+    return image[np.ix_(*places)]
 
 
 def _pad(image: np.ndarray, divisor: int) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -178,14 +221,12 @@ def _round_up(length: int, divisor: int) -> int:
     return -(-length // divisor) * divisor
 
 
-def _image(function: str, image: np.ndarray) -> np.ndarray:
-    image = np.asarray(image, np.float32)
+def _check_rank(function: str, image: np.ndarray) -> None:
     if image.ndim not in (3, 4):
         raise ValueError(
             f"{function}: image must be [rows, columns, channels] or [depth, rows, "
             f"columns, channels], got {image.shape}; add the channel with x[..., None]"
         )
-    return image
 
 
 def _check_sizes(tile: int, halo: int | None, divisor: int, batch_size: int) -> None:

@@ -42,5 +42,5 @@ def run(out: Path, console: Console) -> None:
     predict.predict_files(
         out / "run", [str(folder)], out / "predictions", console=console
     )
-    console.line(f"report: {out / 'run' / 'report.md'}; masks, tables and overlays: "
+    console.line(f"report: {out / 'run' / 'report.html'}; masks, tables and overlays: "
                  f"{out / 'predictions'}")  # fmt: skip

@@ -1,7 +1,8 @@
 """`fluojax evaluate`: a run, or the masks of any tool, against the truth."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from fluojax.data.record import Record
 from fluojax.data.sources import load_dataset
 from fluojax.errors import UserError, some
 from fluojax.files import to_json, write_atomic
-from fluojax.inference import evaluation, prediction
+from fluojax.inference import evaluation, intervals, prediction
 from fluojax.inference.postprocess import components, instances_from_probs
+
+WORST = 3  # images shown as such
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Scored:
 
     scores: dict[str, Any]
     rows: list[dict[str, Any]]
-    panels: list[report.Panel]  # worst first
+    panels: dict[str, list[report.Panel]]  # by "worst", "median" and "best"
 
 
 def scoring_options(
@@ -52,68 +55,91 @@ def selection_score(scores: Mapping[str, float]) -> float:
     return float(np.mean(np.nan_to_num(values)))
 
 
-def score_records(run, records, reference, options, console, *, keep=4) -> Scored:
-    """Predicts and scores labelled records; keeps panels of the worst."""
+def score_records(run, records, reference, options, console) -> Scored:
+    """Predicts and scores labelled records."""
     network = runs.network_of(run)
     post = configs.postprocess_options(run.config)
 
-    def predicted():
-        for record in records:
-            if record.has_labels:
-                probs = prediction.probabilities(network, record.image)
-                pred = instances_from_probs(probs, threshold=run.threshold, **post)
-                true = reference_instances(record, reference)
-                yield report.Panel(record.id, record.image, true, pred)
+    def predicted(record: Record) -> report.Panel:
+        probs = prediction.probabilities(network, record.image)
+        pred = instances_from_probs(probs, threshold=run.threshold, **post)
+        true = reference_instances(record, reference)
+        return report.Panel(record.id, record.image, true, pred)
 
-    return score_panels(predicted(), reference, options, console, keep=keep)
+    labelled = [record for record in records if record.has_labels]
+    makers = [functools.partial(predicted, record) for record in labelled]
+    return score_panels(makers, reference, options, console)
 
 
-def score_panels(panels, reference, options, console, *, keep=4) -> Scored:
-    """Scores (truth, prediction) pairs one by one; images come as a stream."""
-    rows, worst = [], []
-    for number, panel in enumerate(panels, start=1):
-        row = {"image": panel.title}
-        row |= evaluation.score_image(panel.true, panel.pred, options)
-        rows.append(row)
-        worst = sorted([*worst, (_badness(row), number, panel)])[:keep]
-        console.progress(number, {"scored": number, "image": panel.title})
-    if not rows:
+def score_panels(
+    makers: Sequence[Callable[[], report.Panel]], reference, options, console
+) -> Scored:
+    """Scores (truth, prediction) pairs one by one.
+
+    Args:
+      makers: each makes one panel; called again for the few that are shown, so
+        that no more than one image is held at a time.
+    """
+    if not makers:
         raise UserError("no labelled image to score")
+    rows = []
+    for number, make in enumerate(makers, start=1):
+        panel = make()
+        row = {"image": panel.title}
+        rows.append(row | evaluation.score_image(panel.true, panel.pred, options))
+        console.progress(number, {"scored": number, "image": panel.title})
     scores = evaluation.summarise(rows, options, reference)
-    return Scored(scores, rows, [panel for _, _, panel in worst])
+    scores["intervals"] = intervals.bootstrap(rows)
+    shown = {
+        name: [makers[i]() for i in places] for name, places in _shown(rows).items()
+    }
+    return Scored(scores, rows, shown)
 
 
-def _badness(row: Mapping[str, float]) -> float:
-    f1 = evaluation.f1(row["tp_50"], row["fp_50"], row["fn_50"])
-    return float(np.nan_to_num(f1, nan=1.0))
+def _shown(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Places of the worst, the middle and the best images by object F1."""
+    f1 = [evaluation.f1(row["tp_50"], row["fp_50"], row["fn_50"]) for row in rows]
+    order = np.argsort(np.nan_to_num(f1, nan=1.0), kind="stable").tolist()
+    shown = {"best": order[-1:]} if len(order) > 1 else {}
+    if len(order) > 2:
+        shown["median"] = [order[len(order) // 2]]
+    taken = {place for places in shown.values() for place in places}
+    return {"worst": [place for place in order if place not in taken][:WORST], **shown}
+
+
+def write_figures(folder: Path, scored: Scored) -> None:
+    """The pictures of a page that need the images, or all rows."""
+    figures = folder / "figures"
+    for name, panels in scored.panels.items():
+        report.draw_panels(figures / f"{name}.png", panels)
+    counts = ([row[f"n_{side}"] for row in scored.rows] for side in ("true", "pred"))
+    write_atomic(figures / "counts.png", report.counts_png(*counts))
+    curve = scored.scores["f1_curve"]
+    write_atomic(
+        figures / "f1_curve.png", report.f1_curve_png(curve["iou"], curve["f1"])
+    )
 
 
 def write_page(
-    folder: Path, title: str, run: runs.Run | None, scored: Scored, split: str
-):
-    """report.md with figures, in a run folder or in one of an evaluation."""
-    report.draw_panels(folder / "figures" / "worst.png", scored.panels)
-    true = [row["n_true"] for row in scored.rows]
-    pred = [row["n_pred"] for row in scored.rows]
-    report.draw_counts(folder / "figures" / "counts.png", true, pred)
-    facts = {"split": split}
-    if run is not None:
-        terms = " + ".join(f"{t.weight:g} {t.name}" for t in run.config.loss)
-        facts |= {
-            "data": run.config.data,
-            "model": run.config.model,
-            "loss": terms,
-            "steps": f"{run.config.num_steps}, best {run.step}",
-            "threshold": f"{run.threshold:g}",
-            "seed": str(run.config.seed),
-            "fluojax": __version__,
-        }
-    figures = ["figures/worst.png", "figures/counts.png"]
-    if (folder / "figures" / "curves.png").exists():
-        figures.append("figures/curves.png")
-    worst = [panel.title for panel in scored.panels]
-    page = report.markdown_report(title, facts, scored.scores, worst, figures)
-    write_atomic(folder / "report.md", page)
+    folder: Path, title: str, scored: Scored, results: Mapping[str, Any],
+    experiment: configs.Experiment | None,
+) -> None:  # fmt: skip
+    """per_image.csv, figures, report.md and report.html.
+
+    Args:
+      folder: of a run or an evaluation.
+      title: of the page.
+      scored: what was measured.
+      results: of results.json: `scores`, `split`, and what is known beside.
+      experiment: of the run, None for masks of folders.
+    """
+    rows = evaluation.rows_csv(scored.rows)
+    write_atomic(folder / "per_image.csv", rows)
+    write_figures(folder, scored)
+    page = report.run_page(
+        folder, results, report.read_rows(rows), experiment=experiment
+    )
+    report.write_pages(folder, title, page)
 
 
 def evaluate_run(
@@ -130,8 +156,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Scores a run on a split of its data, or of other data.
 
-    Writes scores.json, per_image.csv, report.md and figures to `out`, by
-    default `RUN/evaluation/<split>`.
+    Writes scores.json, per_image.csv, report.md, report.html and figures to `out`,
+    by default `RUN/evaluation/<split>`.
     """
     run = runs.with_overrides(runs.open_run(folder, threshold=threshold), overrides)
     config = run.config
@@ -171,18 +197,21 @@ def evaluate_folders(
     diameter = float(2 * np.sqrt(np.median(areas) / np.pi)) if areas.size else 0.0
     options = scoring_options(diameter, iou, distance_px)
 
-    def panels():
-        for (stem, (path, _)), truth in zip(pairs.items(), truths, strict=True):
-            labels = read_labels(path)
-            if labels.shape != truth.shape:
-                raise UserError(
-                    f"{stem}: predicted {labels.shape}, true {truth.shape}; both need "
-                    "one size"
-                )
-            image = (truth > 0).astype(np.uint8)[..., None]
-            yield report.Panel(stem, image, truth, labels)
+    def compared(stem: str, path: Path, truth: np.ndarray) -> report.Panel:
+        labels = read_labels(path)
+        if labels.shape != truth.shape:
+            raise UserError(
+                f"{stem}: predicted {labels.shape}, true {truth.shape}; both need "
+                "one size"
+            )
+        image = (truth > 0).astype(np.uint8)[..., None]
+        return report.Panel(stem, image, truth, labels)
 
-    scored = score_panels(panels(), "instances", options, console)
+    makers = [
+        functools.partial(compared, stem, path, truth)
+        for (stem, (path, _)), truth in zip(pairs.items(), truths, strict=True)
+    ]
+    scored = score_panels(makers, "instances", options, console)
     title = f"{pred.name} against {true.name}"
     return _write_evaluation(out, title, None, scored, "all", console)
 
@@ -222,10 +251,12 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def _write_evaluation(out, title, run, scored, split, console) -> dict[str, Any]:
-    write_atomic(out / "per_image.csv", evaluation.rows_csv(scored.rows))
-    write_page(out, title, run, scored, split)
+    results = {"scores": scored.scores, "split": split, "fluojax": __version__}
+    if run is not None:
+        results |= {"best_step": run.step, "threshold": run.threshold}
+    write_page(out, title, scored, results, run and run.config)
     write_atomic(out / "scores.json", to_json(scored.scores))
     for name, value in report.score_table(scored.scores):
         console.line(f"  {name:<48} {value}")
-    console.line(f"-> {out}")
+    console.line(f"-> {out / 'report.html'}")
     return scored.scores

@@ -26,21 +26,14 @@ from fluojax.data.pairing import (
     MASK_FOLDERS,
     list_files,
 )
+from fluojax.data.pixel_size import pixel_size_um
 from fluojax.errors import UserError, some
 from fluojax.files import to_json, write_atomic
 from fluojax.inference import files, outlines, prediction, tables
 from fluojax.inference.augmented import Tta
 from fluojax.inference.postprocess import instances_from_probs
-
-RANGE = (1, 99.8)  # percentiles that describe the intensities of an image
-ENDINGS = {
-    "masks": "_masks.tif",
-    "cells": "_cells.csv",
-    "rois": "_rois.zip",
-    "overlay": "_overlay.png",
-    "geojson": ".geojson",
-    "probs": "_probs.tif",
-}
+from fluojax.jobs import predict_large
+from fluojax.jobs.predict_large import ENDINGS, RANGE
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
@@ -98,6 +91,7 @@ class Call:
     tta: Tta = "off"
     shard: tuple[int, int] = (1, 1)
     shapes: bool = False
+    memory: int = prediction.MEMORY
 
     def settings(self) -> dict[str, Any]:
         """What decides the outputs; results of other settings do not mix."""
@@ -106,7 +100,7 @@ class Call:
             "run": self.run.folder.name,
             "checkpoint": self.run.step,
             "threshold": self.run.threshold,
-            "postprocess": configs.postprocess_options(config),
+            "postprocess": configs.postprocess_settings(config),
             "tile": self.tile,
             "tta": self.tta,
             "shapes": self.shapes,
@@ -130,13 +124,15 @@ def predict_files(
     shapes: bool = False,
     overwrite: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    memory: int = prediction.MEMORY,
     console: Console,
 ) -> int:
     """Predicts every image; returns 0, or 4 if some failed or had to be mended.
 
     With `shard` (k, n) it takes every n-th image from the k-th on and writes
     records of its own; whoever finds those of all n complete writes the common
-    ones.
+    ones. Maps of an image that would take more than `memory` bytes go to files
+    (`predict_large`); the labels are the same.
 
     Raises:
       UserError: no run, no image, or `out` holds results of other settings.
@@ -145,7 +141,9 @@ def predict_files(
     images = find_images(arguments)[number_of - 1 :: shards]
     run = runs.with_overrides(runs.open_run(run_folder, threshold=threshold), overrides)
     network = runs.network_of(run)
-    call = Call(run, network, out, tuple(save), tile, pixel_size_um, tta, shard, shapes)
+    call = Call(
+        run, network, out, tuple(save), tile, pixel_size_um, tta, shard, shapes, memory
+    )
     done = _finished(call, overwrite)
     rows, failures = dict(done), {}
     began = time.monotonic()
@@ -181,11 +179,15 @@ def predict_files(
 
 def _predict_one(call: Call, path: Path) -> dict[str, Any]:
     """Writes the outputs of one image; its row of counts.csv and its range."""
-    picture, note = _read(call.run, path)
+    picture, note = _read(call, path)
+    if call.pixel_size_um is None:
+        call = replace(call, pixel_size_um=pixel_size_um(path))
+    if predict_large.is_large(picture, call.memory):
+        return predict_large.predict(call, path, picture) | {"note": note}
     probs = prediction.probabilities(
         call.network, picture, tile=call.tile, tta=call.tta
     )
-    post = configs.postprocess_options(call.run.config)
+    post = configs.postprocess_options(call.run.config, call.pixel_size_um)
     instances = instances_from_probs(probs, threshold=call.run.threshold, **post)
     count = int(instances.max(initial=0))
     spacing = call.pixel_size_um
@@ -216,10 +218,14 @@ def _predict_one(call: Call, path: Path) -> dict[str, Any]:
     }
 
 
-def _read(run: runs.Run, path: Path) -> tuple[np.ndarray, str]:
+def _read(call: Call, path: Path) -> tuple[np.ndarray, str]:
     """The picture as the network takes it, and what had to be mended."""
+    run = call.run
     options = run.config.data_options
-    array, axes = read.read_image(path, max_pixels=options.max_pixels)
+    allocate = predict_large.allocator(call.out, call.memory // 8)
+    array, axes = read.read_image(
+        path, max_pixels=options.max_pixels, allocate=allocate
+    )
     note = ""
     if array.dtype.kind == "f":
         array, bad = pictures.mend_not_finite(path, array)

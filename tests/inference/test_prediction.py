@@ -1,11 +1,15 @@
 """Probabilities of whole images and of tiles through a real model."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fluojax.inference import prediction
+from fluojax.inference import prediction, scratch
+from fluojax.inference.postprocess import instances_from_probs
 from fluojax.models import create_model
 
 
@@ -17,7 +21,7 @@ def network():
     return prediction.create_network(model, variables, "percentile", 32)
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (61, 90), (33, 120), (48, 20)])
+@pytest.mark.parametrize("shape", [(64, 64), (61, 90), (33, 120), (48, 20), (17, 71)])
 def test_tiles_equal_the_whole_image(network, shape):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 4000, (*shape, 1)).astype(np.uint16)
@@ -27,20 +31,46 @@ def test_tiles_equal_the_whole_image(network, shape):
     assert whole.dtype == np.float32
     assert whole.min() >= 0 and whole.max() <= 1
     np.testing.assert_allclose(tiles, whole, atol=1e-5)
+    threshold = float(np.quantile(whole, 0.7))
+    labels = [instances_from_probs(p, threshold=threshold) for p in (whole, tiles)]
+    assert labels[0].max() > 0
+    np.testing.assert_array_equal(*labels)
 
 
-def test_large_images_are_cut_without_being_asked(network, monkeypatch):
-    monkeypatch.setattr(prediction, "WHOLE_PIXELS", 50 * 50)
-    monkeypatch.setattr(prediction, "TILE", 16)
-    seen = []
-    logits = network.logits
-    spy = prediction.Network(
-        lambda x: seen.append(x.shape) or logits(x), *list(vars(network).values())[1:]
-    )
-    image = np.random.default_rng(0).integers(0, 99, (96, 96, 1)).astype(np.uint8)
-    prediction.probabilities(spy, image)
-    assert max(shape[1] for shape in seen) < 96
-    assert len({shape for shape in seen}) == 1
+def test_tiles_are_as_large_as_the_memory_allows(network):
+    halo, divisor = network.halo, network.divisor
+    tell = network.memory((256, 256, 1)) / 256**2
+    assert tell > 4  # bytes per pixel, at least the result
+    assert network.memory.cache_info().misses == 1  # the compiler is asked once
+    assert prediction.choose_tile(network, (500, 500, 1), memory=1) is None  # small
+    assert prediction.choose_tile(network, (2000, 1500, 1), int(3.1e6 * tell)) is None
+    tile = prediction.choose_tile(network, (2000, 1500, 1), int(400**2 * tell))
+    assert tile % divisor == 0
+    assert 400 - divisor - 1 <= tile + 2 * halo <= 400
+    assert network.memory.cache_info().misses == 1
+    blended = dataclasses.replace(network, halo=None)
+    assert prediction.choose_tile(blended, (2000, 1500, 1), 1000) == network.crop
+
+
+@pytest.mark.parametrize("tta", ["off", "5", "8"])
+@pytest.mark.parametrize("halo", ["of the model", None])
+def test_tiles_from_and_to_files_equal_those_in_memory(network, tmp_path, tta, halo):
+    if halo is None:
+        network = dataclasses.replace(network, halo=None)
+    values = np.random.default_rng(0).integers(0, 99, (50, 37, 1)).astype(np.uint8)
+    image = scratch.mapped(tmp_path, values.shape, np.uint8)
+    image[:] = values
+    in_file = prediction.probabilities(
+        network, image, tile=16, tta=tta,
+        allocate=functools.partial(scratch.mapped, tmp_path),
+    )  # fmt: skip
+    in_memory = prediction.probabilities(network, values, tile=16, tta=tta)
+    np.testing.assert_array_equal(in_file, in_memory)
+    assert not any(tmp_path.iterdir())
+    if halo is not None:
+        # Views of the whole image, by the other path.
+        whole = prediction.probabilities(network, values, tile=None, tta=tta)
+        np.testing.assert_allclose(in_memory, whole, atol=1e-5)
 
 
 def test_two_classes_give_the_probability_of_the_last():

@@ -8,6 +8,7 @@ import roifile
 import tifffile
 
 from fluojax import cli
+from fluojax.jobs.predict import find_images
 
 
 @pytest.fixture
@@ -83,3 +84,47 @@ def test_full_measures_are_columns_of_the_table(trained, images, tmp_path):
 def test_a_shard_out_of_range_is_refused(trained, images, tmp_path, shard, capsys):
     assert predict(trained, images, tmp_path / "o", "--shard", shard) == 2
     assert f"K from 1 to N, got '{shard}'" in capsys.readouterr().err
+
+
+def test_lengths_in_micrometres_follow_the_pixel_size_of_each_image(trained, tmp_path):
+    picture = np.full((48, 56), 40, np.uint8)
+    picture[8:20, 6:22] = picture[28:37, 30:40] = 220  # about 192 and 90 pixels
+    half = {"resolution": (2, 2), "metadata": {"unit": "um"}, "imagej": True}
+    for name, options in (("half", half), ("unknown", {})):
+        tifffile.imwrite(tmp_path / f"{name}.tif", picture, **options)
+    words = ["--set", "postprocess_options.min_area=30",
+             "--set", "postprocess_options.units=um"]  # fmt: skip
+    out = tmp_path / "out"
+    # 30 um² are 120 pixels of half a micrometre: the small cell goes.
+    assert predict(trained, tmp_path / "half.tif", out, *words) == 0
+    assert tifffile.imread(out / "half_masks.tif").max() == 1
+    with tifffile.TiffFile(out / "half_masks.tif") as file:
+        assert file.pages[0].tags["XResolution"].value == (20000, 1)
+    table = (out / "half_cells.csv").read_text().splitlines()[1].split(",")
+    assert float(table[3]) == pytest.approx(float(table[2]) / 4)
+    # An image that does not tell is refused by name, unless the user does.
+    out = tmp_path / "unknown"
+    assert predict(trained, tmp_path / "unknown.tif", out, *words) == 4
+    failure = json.loads((out / "predict.json").read_text())["failures"]["unknown.tif"]
+    assert "does not tell its pixel size; give --pixel-size" in failure
+    words += ["--pixel-size", "1", "--overwrite"]
+    assert predict(trained, tmp_path / "unknown.tif", out, *words) == 0
+    assert tifffile.imread(out / "unknown_masks.tif").max() == 2
+
+
+def test_outputs_may_lie_beside_the_images_which_are_found_once(trained, images):
+    kinds = "masks,cells,rois,overlay,geojson,probs"
+    assert predict(trained, images, images, "--save", kinds) == 0
+    found = find_images([str(images), str(images / "p0.tif"), f"{images}/*.tif"])
+    assert [path.name for path in found] == [f"p{k}.tif" for k in range(5)]
+
+
+def test_two_calls_write_the_same_bytes(trained, images, tmp_path):
+    outs = [tmp_path / name for name in ("one", "other")]
+    for out in outs:
+        kinds = "masks,cells,rois,overlay,geojson,probs"
+        assert predict(trained, images, out, "--save", kinds) == 0
+    names = sorted(path.name for path in outs[0].iterdir())
+    assert len(names) == 5 * 6 + 2
+    for name in names:
+        assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes(), name

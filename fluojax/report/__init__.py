@@ -1,0 +1,61 @@
+"""Pages and figures of runs: Markdown, and one HTML file that opens anywhere."""
+
+from fluojax.report.blocks import (
+    Block,
+    Code,
+    Figure,
+    Heading,
+    Note,
+    Paragraph,
+    Table,
+    escape,
+    to_html,
+    to_markdown,
+    write_pages,
+)
+from fluojax.report.figures import (
+    Panel,
+    counts_png,
+    curves_figure,
+    curves_png,
+    draw_curves,
+    draw_panels,
+    f1_curve_png,
+    panels_figure,
+    panels_png,
+)
+from fluojax.report.page import (
+    read_rows,
+    run_page,
+    run_title,
+    score_intervals,
+    score_table,
+)
+
+__all__ = [
+    "Block",
+    "Code",
+    "Figure",
+    "Heading",
+    "Note",
+    "Panel",
+    "Paragraph",
+    "Table",
+    "counts_png",
+    "curves_figure",
+    "curves_png",
+    "draw_curves",
+    "draw_panels",
+    "escape",
+    "f1_curve_png",
+    "panels_figure",
+    "panels_png",
+    "read_rows",
+    "run_page",
+    "run_title",
+    "score_intervals",
+    "score_table",
+    "to_html",
+    "to_markdown",
+    "write_pages",
+]
