@@ -300,6 +300,19 @@ def test_the_python_interface_does_the_same(trained, folder):
         model(np.zeros((16, 16, 3)))
 
 
+def test_a_fitted_run_shows_its_figures(trained):
+    # A finished run is not trained again.
+    fields = {k: v for k, v in trained[1]["config"].items() if k != "data"}
+    run = fluojax.fit(trained[1]["config"]["data"], **fields)
+    assert run.folder == trained[0]
+    assert run["scores"]["dice"] == trained[1]["scores"]["dice"]
+    assert len(run.curves().axes) == 3
+    titles = [axis.get_title() for axis in run.panel(2).axes]
+    assert titles[1:3] == ["truth: 3 cells", titles[2]]
+    with pytest.raises(IndexError, match="test has 3 labelled images, got 3"):
+        run.panel(3)
+
+
 def test_only_a_run_s_data_and_clean_up_can_be_changed(trained):
     run = runs.open_run(trained[0])
     changed = runs.with_overrides(run, {"postprocess_options.min_area": "40"})

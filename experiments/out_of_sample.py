@@ -1,0 +1,73 @@
+r"""Members of a sweep on data they have never seen, untouched.
+
+Run:   python experiments/out_of_sample.py runs/loss_study --data DATA --out DIR
+       (DATA: a folder of images and masks, or tfds:sbsst265)
+
+Each finished member predicts every labelled image of DATA with the threshold and the
+post-processing it was trained with; centres may lie one median cell diameter of DATA
+apart. The folder DIR is laid out like a sweep, so its table is made by the same code.
+"""
+
+import argparse
+from pathlib import Path
+
+from fluojax import environment, runs
+from fluojax.console import Console
+from fluojax.data.record import Dataset
+from fluojax.data.sources import load_dataset
+from fluojax.files import to_json, write_atomic
+from fluojax.inference import evaluation
+from fluojax.jobs import evaluate
+from fluojax.jobs.train import cell_diameter
+from fluojax.sweep import pages
+from fluojax.sweep.members import PLAN, Member, read_members, read_plan
+
+
+def score(member: Member, dataset: Dataset, data: str, out: Path) -> None:
+    """Writes per_image.csv and results.json of a member; its network is not changed."""
+    folder = out / member.configuration / f"seed{member.seed}"
+    if (folder / "results.json").exists():
+        return
+    run = runs.open_run(member.folder)
+    records = [r for part in dataset.splits.values() for r in part]
+    options = evaluate.scoring_options(cell_diameter(dataset))
+    scored = evaluate.score_records(
+        run, records, dataset.reference, options, Console(quiet=True)
+    )
+    config = dict(member.results["config"], data=data)
+    write_atomic(folder / "per_image.csv", evaluation.rows_csv(scored.rows))
+    results = dict(member.results, config=config, split="all")
+    results |= {"scores": scored.scores, "image_sizes": {}, "hours": 0.0}
+    write_atomic(folder / "results.json", to_json(results | environment.environment()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sweep", type=Path, help="folder of a sweep")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, help="default: SWEEP_out_of_sample")
+    args = parser.parse_args()
+    out = args.out or args.sweep.with_name(f"{args.sweep.name}_out_of_sample")
+    plan = read_plan(args.sweep)
+    dataset = load_dataset(args.data)
+    members = [m for m in read_members(args.sweep, plan) if m.finished]
+    for member in members:
+        if member.state == "diverged":
+            folder = out / member.configuration / f"seed{member.seed}"
+            write_atomic(folder / "results.json", to_json(member.results))
+        else:
+            score(member, dataset, args.data, out)
+        print(member.configuration, member.seed, flush=True)
+    plan |= {
+        "title": f"{plan['title']}: out of sample on {dataset.name}",
+        "command": f"python experiments/out_of_sample.py {args.sweep} --data {args.data}",
+        "published": {},
+        "notes": ["Trained elsewhere, scored here without any change."],
+        "figures": [],
+    }
+    write_atomic(out / PLAN, to_json(plan))
+    print(pages.write_pages(out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Every experiment script: its members are experiments that can be built."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fluojax import cli
+from fluojax.sweep import Options
+from fluojax.sweep.members import SCORES
+from fluojax.sweep.study import load_study
+from fluojax.train import program
+
+ROOT = Path(__file__).resolve().parents[2] / "experiments"
+# Members without a variant; with each variant there are as many.
+SCRIPTS = {
+    "loss_study": 12,
+    "collapse": 7,
+    "architectures": 11,
+    "ladder": 4,
+    "hybrid_terms": 8,
+    "instance_losses": 8,
+    "spatial_moments": 7,
+}
+CASES = [
+    (name, variant, scale)
+    for name in SCRIPTS
+    for variant in {
+        "loss_study": ("slides", "program"),
+        "architectures": ("hybrid", "dice_bce"),
+        "instance_losses": ("2d", "3d"),
+    }.get(name, (None,))
+    for scale in ("small", "full")
+]
+TRIED = set()  # losses that need no second look
+
+
+@pytest.mark.parametrize(("name", "variant", "scale"), CASES)
+def test_every_member_names_a_network_and_losses_that_exist(name, variant, scale):
+    options = Options(variant=variant, scale=scale)
+    study = load_study(ROOT / f"{name}.py", options)
+    if scale == "small":
+        assert len(study.members) == SCRIPTS[name]
+    assert set(study.labels) <= set(study.members)
+    assert set(study.published) <= set(study.members)
+    for member in study.members.values():
+        cli._check_names(member)
+        program.model_of(member)
+        program._optimizer(member)
+        if repr(member.loss) not in TRIED:
+            _refuse_wrong_options(member)
+            TRIED.add(repr(member.loss))
+    own = {c for c in study.columns if c not in SCORES}
+    assert not own or study.measure is not None
+
+
+def _refuse_wrong_options(member):
+    """Shapes alone: options of every loss fit, and it gives one number per image."""
+    from fluojax.train.step import create_loss
+
+    loss = create_loss(member.loss)
+    maps = jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32)
+    ids = jax.ShapeDtypeStruct((1, 16, 16), jnp.int32)
+    where = jax.ShapeDtypeStruct((1, 16, 16, 1), bool)
+    total, _ = jax.eval_shape(
+        lambda x, y, i, w: loss(x, y, instances=i, where=w), maps, maps, ids, where
+    )
+    assert total.shape == ()
+
+
+def test_every_script_is_listed_in_the_readme_and_says_its_data():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in SCRIPTS:
+        assert f"experiments/{name}.py" in text
+        head = (ROOT / f"{name}.py").read_text(encoding="utf-8").split('"""')[1]
+        assert "Data:" in head and "Full:" in head and "Quick:" in head
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "launchers").glob("*.sh")), ids=str)
+def test_launchers_are_valid_shell(path):
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    assert re.search(r"fluojax (train|sweep)", path.read_text())
+
+
+def _load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_overlaps_splits_and_merges_by_hand():
+    measures = _load("measures")
+    true = np.zeros((4, 12), np.int32)
+    true[:, :4], true[:, 4:8], true[:2, 9:11] = 1, 2, 3
+    found = np.zeros_like(true)
+    found[:, :2], found[:, 2:4] = 1, 2  # object 1 in two halves
+    found[:, 4:8] = 3  # object 2 as it is; object 3 is missed
+    shared = measures.shared_pixels(true, found)
+    ious, dices = measures.best_overlaps(shared)
+    assert ious.tolist() == [0.5, 1.0, 0.0]
+    assert dices.tolist() == [2 / 3, 1.0, 0.0]
+    assert measures.splits_and_merges(shared) == (1, 0)
+    assert measures.splits_and_merges(shared.T) == (0, 1)
+    none = measures.shared_pixels(true, np.zeros_like(true))
+    assert measures.best_overlaps(none)[0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "variant", "scale"), CASES)
+def test_smoke_of_every_script_ends_in_a_table(name, variant, scale, tmp_path):
+    if scale == "full":
+        pytest.skip("the networks of the full scale take too long on a CPU")
+    words = ["sweep", str(ROOT / f"{name}.py"), "--smoke", "--seeds", "1"]
+    words += ["--workdir", str(tmp_path)] + (["--variant", variant] if variant else [])
+    command = [sys.executable, "-m", "fluojax", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "table.md").exists()
