@@ -71,10 +71,11 @@ def start_run(config: Experiment, workdir: Path, facts: dict[str, Any]) -> None:
     Raises:
       UserError: the folder holds another experiment or is none of ours.
     """
-    path = workdir / "config.json"
+    path, checkpoints = workdir / "config.json", workdir / "checkpoints"
     if path.exists():
         _refuse_other(config, read_config(workdir), workdir)
-    elif (workdir / "checkpoints").exists():
+    # Another process of this run may be ahead and have made the folder.
+    elif checkpoints.exists() and any(checkpoints.iterdir()):
         raise UserError(
             f"{path} is missing beside checkpoints; put it back, or choose another "
             "--workdir"

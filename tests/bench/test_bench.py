@@ -149,6 +149,7 @@ def test_sizes_of_the_command_line_are_those_of_the_inputs():
     assert known == set(inputs.BATCHES) == set(inputs.IMAGES)
 
 
+@pytest.mark.slow
 def test_rows_of_networks_are_named_and_step_from_state_to_state():
     names = [row.name for row in networks.train_rows("A") + networks.infer_rows("B")]
     assert {"train/unet_31m", "train/c_resunet", "train/imsahlo"} <= set(names)

@@ -38,7 +38,7 @@ def undisturbed(quiet_run):
     return functools.cache(lambda devices: outcome(quiet_run(devices)))
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_killed_in_training_and_in_a_save_it_ends_the_same(
     folder, tmp_path, undisturbed, devices
 ):

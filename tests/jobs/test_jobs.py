@@ -330,6 +330,7 @@ def test_the_commands_reach_the_jobs(trained, folder, tmp_path, capsys):
     assert "1 images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_validation_images_below_the_least_size_are_scored(experiment, tmp_path):
     for split in ("train", "val"):
         for kind in ("images", "masks"):
@@ -346,6 +347,16 @@ def test_validation_images_below_the_least_size_are_scored(experiment, tmp_path)
         experiment, data=str(tmp_path), num_steps=2, workdir=str(tmp_path / "run")
     )
     assert train.train(small)["scores"]["n_images"] == 1
+
+
+def test_a_lost_configuration_is_asked_for_beside_checkpoints_only(tmp_path):
+    """Another process of a new run may have made their folder already."""
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    with pytest.raises(UserError, match="config.json is missing beside checkpoints"):
+        runs.start_run(config.Experiment(), tmp_path, {})
+    (tmp_path / "checkpoints" / "5").rmdir()
+    runs.start_run(config.Experiment(), tmp_path, {})
+    assert runs.read_config(tmp_path) == config.Experiment()
 
 
 def test_pixels_that_are_not_finite_are_mended_and_told(trained, folder, tmp_path):
