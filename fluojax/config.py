@@ -201,6 +201,18 @@ def scaled_study(diameter: float) -> dict[str, Any]:
     return {"smooth_disk": round(study["smooth_disk"] * scale), **areas, **windows}
 
 
+def with_scaled_study(config: Experiment, diameter: float) -> Experiment:
+    """ "study_scaled" as "study" with the options for cells of that diameter.
+
+    Options of the experiment stay; a diameter of 0 (no cell) is that of the study.
+    """
+    if config.postprocess != "study_scaled":
+        return config
+    options = scaled_study(diameter or STUDY_DIAMETER)
+    options |= dict(config.postprocess_options)
+    return dataclasses.replace(config, postprocess="study", postprocess_options=options)
+
+
 def default_workdir(config: Experiment) -> str:
     """`runs/<data>_<model>_<loss>/seed<k>`."""
     data = config.data

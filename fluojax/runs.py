@@ -211,6 +211,7 @@ def with_overrides(run: Run, overrides: Mapping[str, Any] | None) -> Run:
                 f"--set {key}: a trained run can change {', '.join(allowed)} only"
             )
     config = configs.apply_overrides(run.config, overrides)
+    config = configs.with_scaled_study(config, run.diameter)
     return dataclasses.replace(run, config=config)
 
 

@@ -112,7 +112,9 @@ def times(
     with Peers(threads) as process:
         for row in wanted:
             alone = row.paired is None
-            yield _against(row, process, trials, trial_s) if alone else _fed(row, trials)
+            yield (
+                _against(row, process, trials, trial_s) if alone else _fed(row, trials)
+            )
 
 
 def _fed(row: Row, trials: int) -> list[Timing]:

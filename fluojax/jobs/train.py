@@ -190,14 +190,7 @@ def resolve(config: Experiment, dataset: Dataset) -> Experiment:
     config = dataclasses.replace(
         config, crop=crop, batch_size=size, scaling=kind, loss=loss
     )
-    if config.postprocess != "study_scaled":
-        return config
-    options = configs.scaled_study(cell_diameter(dataset) or configs.STUDY_DIAMETER)
-    return dataclasses.replace(
-        config,
-        postprocess="study",
-        postprocess_options=options | dict(config.postprocess_options),
-    )
+    return configs.with_scaled_study(config, cell_diameter(dataset))
 
 
 def _weighted(term: Term, path: str, records: Sequence[Record]) -> Term:

@@ -319,6 +319,9 @@ def test_only_a_run_s_data_and_clean_up_can_be_changed(trained):
     assert config.postprocess_options(changed.config)["min_area"] == 40
     with pytest.raises(UserError, match="a trained run can change"):
         runs.with_overrides(run, {"model": "unet"})
+    run = dataclasses.replace(run, diameter=20.0)
+    scaled = runs.with_overrides(run, {"postprocess": "study_scaled"}).config
+    assert scaled.postprocess_options["footprint"] == 20
 
 
 def test_the_commands_reach_the_jobs(trained, folder, tmp_path, capsys):
