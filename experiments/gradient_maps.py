@@ -13,7 +13,7 @@ from fluojax.data.record import Record
 from fluojax.data.sources import load_dataset
 from fluojax.files import write_atomic
 from fluojax.inference import prediction
-from fluojax.sweep.figures import png_bytes, pyplot
+from fluojax.report.figures import png_bytes, subplots
 from fluojax.sweep.members import Member
 
 PATCH = 96  # pixels
@@ -37,9 +37,8 @@ def draw(
         return []
     run = runs.open_run(fitting[0].folder)
     network = runs.network_of(run)
-    plt = pyplot()
     size = (1.7 * (len(terms) + 2), 1.9 * PATCHES)
-    figure, axes = plt.subplots(PATCHES, len(terms) + 2, figsize=size, squeeze=False)
+    figure, axes = subplots(PATCHES, len(terms) + 2, figsize=size)
     for row, record in zip(axes, _records(run.config), strict=False):
         where = _busiest(record.instances)
         probs = prediction.probabilities(network, record.image)[where]

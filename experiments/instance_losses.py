@@ -24,8 +24,8 @@ import numpy as np
 
 from fluojax.config import Experiment, Term
 from fluojax.files import write_atomic
+from fluojax.report.figures import png_bytes, subplots
 from fluojax.sweep import Options, Study
-from fluojax.sweep.figures import png_bytes, pyplot
 from fluojax.sweep.members import Member, by_configuration
 
 VARIANTS = ("2d", "3d")
@@ -103,8 +103,7 @@ def study(options: Options) -> Study:
 
 def recall_over_size(root: Path, members: Sequence[Member]) -> list[tuple[str, str]]:
     """Share of true objects found over their size, a line for each loss."""
-    plt = pyplot()
-    figure, axis = plt.subplots(figsize=(7, 4.5))
+    figure, ((axis,),) = subplots(1, 1, figsize=(7, 4.5))
     for configuration, group in by_configuration(members).items():
         files = [m.folder / "objects.csv" for m in group]
         objects = [_sizes_and_hits(path) for path in files if path.exists()]

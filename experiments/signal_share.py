@@ -8,8 +8,8 @@ import published_tables
 
 from fluojax.data.sources import load_dataset
 from fluojax.files import write_atomic
+from fluojax.report.figures import png_bytes, subplots
 from fluojax.runs import read_config
-from fluojax.sweep.figures import png_bytes, pyplot
 from fluojax.sweep.members import Member
 
 QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "q50": 0.5, "q75": 0.75}
@@ -27,8 +27,7 @@ def draw(root: Path, members: Sequence[Member]) -> list[tuple[str, str]]:
     published = published_tables.read("fnc_signal")
     theirs = [published["signal_percent"][name] for name in QUANTILES]
     ours = np.quantile(shares, list(QUANTILES.values()))
-    plt = pyplot()
-    figure, axis = plt.subplots(figsize=(6, 3.5))
+    figure, ((axis,),) = subplots(1, 1, figsize=(6, 3.5))
     axis.plot(ours, "o-", label=f"{dataset.name}, mean {np.mean(shares):.2f} %")
     label = f"FNC yellow (slides), mean {published['signal_percent']['mean']} %"
     axis.plot(theirs, "D--", color="0.3", label=label)

@@ -3,8 +3,9 @@
 An ellipsoid of white matter under a folded rim of grey matter, with two
 ventricles, holds one or several lesions. Where there are several, the largest is
 eleven times the smallest in the median and more than fifty times in a fifth of
-the heads: the imbalance between instances that instance losses are about. Needs no download. NumPy only; one seed gives the same bytes in every
-process of one NumPy build.
+the heads: the imbalance between instances that instance losses are about. Needs
+no download. NumPy only; one seed gives the same bytes in every process of one
+NumPy build.
 
 Before those that a head cannot hold are drawn again, total volumes have a median
 of 5 cm3 (5 % below 0.2, 5 % above 125), as published for lesions of strokes; 47 %

@@ -13,7 +13,7 @@ from fluojax.data.sources import load_dataset
 from fluojax.errors import UserError
 from fluojax.files import write_atomic
 from fluojax.jobs.train import resolve
-from fluojax.sweep.figures import png_bytes, pyplot
+from fluojax.report.figures import png_bytes, subplots
 from fluojax.train import loop, parallel, program
 
 SMOOTHING = 0.98  # of the loss, as a running mean
@@ -116,8 +116,7 @@ def valley(losses: np.ndarray) -> int | None:
 
 
 def _picture(rates: np.ndarray, losses: np.ndarray, place: int) -> bytes:
-    plt = pyplot()
-    figure, axis = plt.subplots(figsize=(6, 4))
+    figure, ((axis,),) = subplots(1, 1, figsize=(6, 4))
     axis.plot(rates, losses, linewidth=1)
     axis.plot(rates[place], losses[place], "o", label=f"suggested {rates[place]:.2g}")
     axis.set(xscale="log", xlabel="learning rate", ylabel="smoothed loss")

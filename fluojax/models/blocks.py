@@ -382,8 +382,8 @@ def _read_between(x: jax.Array, axis: int, pixels, part) -> jax.Array:
 def _between(axis: int, length: int, pixels: np.ndarray, part: np.ndarray):
     """The function of `[B, *S, C]` that interpolates between pairs of pixels `[2, m]`.
 
-    `length` is that of the axis. The gradient reads the few results that each pixel went into, where that of
-    indexing would add up one result after the other.
+    `length` is that of the axis. The gradient reads the few results that each
+    pixel went into, where that of indexing would add up one after the other.
     """
 
     @jax.custom_vjp

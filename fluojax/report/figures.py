@@ -37,12 +37,12 @@ def draw_curves(path: Path, journal: Sequence[Mapping[str, Any]]) -> None:
 
 def panels_png(panels: Sequence[Panel]) -> bytes:
     """`panels_figure` as PNG."""
-    return _png(panels_figure(panels))
+    return png_bytes(panels_figure(panels))
 
 
 def curves_png(journal: Sequence[Mapping[str, Any]]) -> bytes:
     """`curves_figure` as PNG."""
-    return _png(curves_figure(journal))
+    return png_bytes(curves_figure(journal))
 
 
 def panels_figure(panels: Sequence[Panel]) -> "Figure":
@@ -54,7 +54,7 @@ def panels_figure(panels: Sequence[Panel]) -> "Figure":
     panels = [_flat(panel) for panel in panels]
     tallest = max(panel.true.shape[0] / panel.true.shape[1] for panel in panels)
     size = (12, (3 * min(tallest, 1.5) + 0.3) * len(panels))
-    figure, axes = _subplots(len(panels), 4, figsize=size)
+    figure, axes = subplots(len(panels), 4, figsize=size)
     for row, panel in zip(axes, panels, strict=True):
         count, found = (_count(labels) for labels in (panel.true, panel.pred))
         pictures = (
@@ -74,7 +74,7 @@ def curves_figure(journal: Sequence[Mapping[str, Any]]) -> "Figure":
     """Loss, learning rate and validation scores over steps."""
     train = [line for line in journal if line["split"] == "train"]
     val = [line for line in journal if line["split"] == "val"]
-    figure, ((left, middle, right),) = _subplots(1, 3, figsize=(13, 3.6))
+    figure, ((left, middle, right),) = subplots(1, 3, figsize=(13, 3.6))
     _plot(left, train, "loss", "train")
     _plot(left, val, "loss", "validation")
     left.set(xlabel="step", ylabel="loss", yscale="log")
@@ -91,7 +91,7 @@ def curves_figure(journal: Sequence[Mapping[str, Any]]) -> "Figure":
 
 def counts_png(true: Sequence[int], pred: Sequence[int]) -> bytes:
     """Predicted over true counts per image with the line of equality."""
-    figure, ((axis,),) = _subplots(1, 1, figsize=(4, 4))
+    figure, ((axis,),) = subplots(1, 1, figsize=(4, 4))
     top = max([1, *true, *pred]) * 1.05
     axis.plot([0, top], [0, top], color="0.7", linewidth=1)
     axis.scatter(true, pred, s=12, alpha=0.7)
@@ -99,16 +99,16 @@ def counts_png(true: Sequence[int], pred: Sequence[int]) -> bytes:
     axis.set(xlim=(0, top), ylim=(0, top))
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.yaxis.get_major_locator().set_params(integer=True)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def f1_curve_png(thresholds: Sequence[float], f1: Sequence[float]) -> bytes:
     """Object F1 over the IoU from which a pair counts."""
-    figure, ((axis,),) = _subplots(1, 1, figsize=(5, 3.5))
+    figure, ((axis,),) = subplots(1, 1, figsize=(5, 3.5))
     axis.plot(thresholds, f1, marker="o", markersize=4)
     axis.set(xlabel="IoU of a match", ylabel="F1, one-to-one", ylim=(0, 1))
     axis.grid(alpha=0.3)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _count(labels: np.ndarray) -> str:
@@ -149,7 +149,7 @@ def _plot(axis, lines, name: str, label: str) -> None:
         axis.plot(*zip(*points, strict=True), label=label, linewidth=1)
 
 
-def _subplots(rows: int, columns: int, *, figsize: tuple[float, float]):
+def subplots(rows: int, columns: int, *, figsize: tuple[float, float]):
     """A figure of its own and its axes `[rows, columns]`.
 
     Without pyplot, whose list of figures and choice of screen belong to the user.
@@ -160,7 +160,8 @@ def _subplots(rows: int, columns: int, *, figsize: tuple[float, float]):
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _png(figure) -> bytes:
+def png_bytes(figure) -> bytes:
+    """The figure as PNG; equal figures give equal bytes."""
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})

@@ -1,33 +1,14 @@
 """Figures of a sweep as PNG bytes; matplotlib is imported when one is drawn."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fluojax.report.figures import png_bytes, subplots
 from fluojax.sweep.members import Member, by_configuration, score_of
 from fluojax.sweep.table import Row
 from fluojax.train.journal import read_journal
-
-
-def pyplot():
-    """matplotlib without a screen."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
-
-
-def png_bytes(figure) -> bytes:
-    """The figure as PNG, closed; equal figures give equal bytes."""
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    pyplot().close(figure)
-    return buffer.getvalue()
 
 
 def bars(rows: Sequence[Row], column: str) -> bytes | None:
@@ -38,8 +19,7 @@ def bars(rows: Sequence[Row], column: str) -> bytes | None:
     rows = [row for row in rows if not math.isnan(row.cells[column].every.mean)]
     if not rows:
         return None
-    plt = pyplot()
-    figure, axis = plt.subplots(figsize=(7, 0.8 + 0.32 * len(rows)))
+    figure, ((axis,),) = subplots(1, 1, figsize=(7, 0.8 + 0.32 * len(rows)))
     places = range(len(rows))
     cells = [row.cells[column] for row in rows]
     spread = [0 if math.isnan(c.every.sd) else c.every.sd for c in cells]
@@ -73,8 +53,7 @@ def curves(members: Sequence[Member], labels: Mapping[str, str]) -> bytes | None
     }
     if not any(lines for group in journals.values() for lines in group):
         return None
-    plt = pyplot()
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    figure, (axes,) = subplots(1, 2, figsize=(11, 4.2))
     kinds = (("train", "loss", "training loss"), ("val", "dice", "validation Dice"))
     for axis, (split, name, text) in zip(axes, kinds, strict=True):
         for configuration, group in journals.items():
