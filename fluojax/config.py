@@ -93,9 +93,9 @@ class Experiment:
     plateau_factor: float = 0.5  # schedule "plateau": lr is multiplied by this
     plateau_patience: int = 5  # ... after so many evaluations without improvement
     threshold: float | None = 0.5  # none: tuned on validation when training ends
-    postprocess: Literal["default", "imsahlo", "study", "study_scaled", "none"] = (
-        "default"
-    )
+    postprocess: Literal[
+        "default", "imsahlo", "study", "study_scaled", "necks", "none"
+    ] = "default"
     postprocess_options: Options = field(default_factory=dict)
     workdir: str | None = None
 
@@ -110,6 +110,8 @@ _PLAIN = {
     "min_area": 0,
     "max_filter_size": 0,
     "footprint": 40,
+    "neck_depth": 0.0,
+    "neck_sigma": 1.0,
 }
 # "study" is that of the loss study for cells of 40 px; "study_scaled" becomes it
 # with lengths and areas for the cells of the data, see `scaled_study`.
@@ -120,6 +122,7 @@ POSTPROCESS: Mapping[str, Options] = {
     "imsahlo": _PLAIN | {"closing": 3, "min_area": 15},
     "study": _STUDY,
     "study_scaled": _STUDY,
+    "necks": _PLAIN | {"fill_holes": True, "min_area": 15, "neck_depth": 0.75},
     "none": _PLAIN,
 }
 STUDY_DIAMETER = 40.0  # px of a cell in the loss study's images
@@ -131,6 +134,7 @@ RESUMABLE = frozenset(
 
 
 _LENGTHS = ("closing", "smooth_disk", "max_filter_size", "footprint")
+_FINE_LENGTHS = ("neck_depth", "neck_sigma")  # parts of a pixel count
 _AREAS = ("max_hole_size", "min_area")
 # Of the options given, never of a preset: "um" makes lengths um and areas um²; the
 # pixel size counts where the image does not tell its own.
@@ -161,7 +165,7 @@ def postprocess_options(
     Args:
       config: with `postprocess_options.units=um`, the lengths and areas in
         `postprocess_options` are micrometres and square micrometres; those of the
-        preset stay pixels. Rounded; a closing to an odd width.
+        preset stay pixels. Rounded but for necks; a closing to an odd width.
       pixel_size_um: of the image; None where it does not say.
 
     Raises:
@@ -177,7 +181,10 @@ def postprocess_options(
             "postprocess_options.units=um: the image does not tell its pixel size; give "
             "--pixel-size UM or --set postprocess_options.pixel_size_um=UM"
         )
-    for name in set(config.postprocess_options) & {*_LENGTHS, *_AREAS}:
+    given = set(config.postprocess_options)
+    for name in given & {*_FINE_LENGTHS}:
+        settings[name] /= size
+    for name in given & {*_LENGTHS, *_AREAS}:
         length = settings[name] / size ** (2 if name in _AREAS else 1)
         odd = name == "closing" and length > 0
         settings[name] = 2 * round((length - 1) / 2) + 1 if odd else round(length)

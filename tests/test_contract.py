@@ -239,6 +239,9 @@ OPS = (
     ("grid_distortion_coordinates", _drawn(ops.grid_distortion_coordinates)),
     ("peak_local_max", lambda image: ops.peak_local_max(image, 3)),
     ("watershed", _marked),
+    ("h_maxima", lambda image: ops.h_maxima(image, 0.2)),
+    ("reconstruct", lambda image: ops.reconstruct(image - 0.2, image)),
+    ("split_necks", _halves(ops.split_necks)),
     ("split_touching", _halves(ops.split_touching, **_STUDY)),
     ("fluocells_postprocess", _halves(ops.fluocells_postprocess, **_STUDY)),
 )
@@ -248,6 +251,7 @@ SLOW = (
     "nearest_instance",
     "overcrowding_weights",
     "skeletonize",
+    "split_necks",
     "split_touching",
     "topological_skeleton",
     "unet_border_weights",

@@ -6,6 +6,8 @@ components are joined across tiles (`joined`), and touching cells are split in
 windows that hold each component whole.
 """
 
+import math
+
 import numpy as np
 
 from fluojax import ops
@@ -31,6 +33,8 @@ def instances_from_probs(
     min_area: int = 15,
     max_filter_size: int = 0,
     footprint: int = 40,
+    neck_depth: float = 0.0,
+    neck_sigma: float = 1.0,
 ) -> np.ndarray:
     """As the function of this name in `postprocess`, tile by tile.
 
@@ -44,12 +48,22 @@ def instances_from_probs(
       threshold, ...: see `postprocess.instances_from_probs`.
     """
     steps = _Steps(allocate, side)
+    objects = postprocess.objects_by(neck_depth, neck_sigma, max_filter_size)
+
+    def cells(mask: np.ndarray) -> np.ndarray:
+        if not neck_depth:
+            return steps.objects(mask, min_area)
+        reach = math.ceil(4 * neck_sigma) + 1  # of the Gaussian
+        return steps.split(
+            mask, lambda m: postprocess.drop_small(objects(m), min_area), reach
+        )
+
     mask = steps.local(lambda p: p > threshold, 0, probs)
     close = postprocess.closed_by(closing)
     if apart:
         if fill_holes:
             steps.fill(mask, lambda holes: ~holes.at_border)
-        labels = steps.objects(mask, min_area)
+        labels = cells(mask)
         return steps.local(
             lambda m, found: postprocess.give_to_nearest(close(m), found),
             2 * closing + 4, mask, labels, dtype=np.int32,
@@ -63,8 +77,16 @@ def instances_from_probs(
     if max_hole_size:
         steps.fill(mask, lambda holes: holes.area < max_hole_size)
     if not max_filter_size:
-        return steps.objects(mask, min_area)
-    return steps.split(mask, min_area, max_filter_size, footprint)
+        return cells(mask)
+
+    def study(window: np.ndarray) -> np.ndarray:
+        stages = ops.fluocells_postprocess(
+            window, smooth_disk=0, max_hole_size=0, min_object_size=min_area,
+            max_filter_size=max_filter_size, footprint=footprint,
+        )  # fmt: skip
+        return np.asarray(stages.labels)
+
+    return steps.split(mask, study, footprint + max_filter_size)
 
 
 class _Steps:
@@ -101,12 +123,12 @@ class _Steps:
         joined.renumber(found.labels, np.where(keep, np.cumsum(keep), 0), self._side)
         return found.labels
 
-    def split(self, mask, min_area: int, max_filter_size: int, footprint: int):
-        """Labels of the watershed, component by component."""
+    def split(self, mask: np.ndarray, labels_of, reach: int) -> np.ndarray:
+        """Labels of a watershed that looks `reach` pixels beyond each component."""
         found = joined.label(mask, self._allocate, corners=False, side=self._side)
         labels = self._allocate(mask.shape, np.int32)
         sides = found.boxes[1:, 2:] - found.boxes[1:, :2]
-        margin = 2 * int(sides.max(initial=0)) + footprint + max_filter_size
+        margin = 2 * int(sides.max(initial=0)) + reach
         rows, columns = np.divmod(found.first, mask.shape[1])
         count = 0
         for tile in tiles(mask.shape, self._side):
@@ -117,11 +139,8 @@ class _Steps:
             if not owned.any():
                 continue
             window = _window(tile, self._side + 2 * margin, mask.shape)
-            stages = ops.fluocells_postprocess(
-                mask[window], smooth_disk=0, max_hole_size=0, min_object_size=min_area,
-                max_filter_size=max_filter_size, footprint=footprint,
-            )  # fmt: skip
-            cells = np.where(owned[found.labels[window]], np.asarray(stages.labels), 0)
+            found_here = labels_of(mask[window])
+            cells = np.where(owned[found.labels[window]], found_here, 0)
             place = labels[window]
             place[cells > 0] = cells[cells > 0] + count
             count += int(cells.max(initial=0))

@@ -27,6 +27,8 @@ def instances_from_probs(
     min_area: int = 15,
     max_filter_size: int = 0,
     footprint: int = 40,
+    neck_depth: float = 0.0,
+    neck_sigma: float = 1.0,
 ) -> np.ndarray:
     """Labels 1..N of the cells in a map of foreground probabilities.
 
@@ -53,24 +55,30 @@ def instances_from_probs(
         are split by a watershed of the distance to the background, greatest in
         a box of this side (see `ops.fluocells_postprocess`).
       footprint: side of the box in which its peaks compete.
+      neck_depth: 0 takes components for cells; otherwise they are parted where
+        they narrow by this much, before closing if `apart` (see
+        `ops.split_necks`).
+      neck_sigma: pixels by which the distances are smoothed for it.
 
     Returns:
       `[*S]` int32, 0 background, 1..N in the raster order of first pixels.
 
     Raises:
-      ValueError: the rank is neither 2 nor 3, or `closing` is even.
+      ValueError: the rank is neither 2 nor 3, `closing` is even, or both
+        `max_filter_size` and `neck_depth` are given.
 
     Source: clean-up of IMSAHLO (threshold 0.5, closing with OpenCV's 3 x 3
     elliptical kernel, 8-connected components, areas below 15 dropped); the
-    watershed and what precedes it is that of the loss study; `apart` and
+    watershed and what precedes it is that of the loss study; `apart`, necks and
     filling holes are additions. All of these are off by default.
     """
     mask = _image("instances_from_probs", probs) > threshold
+    objects = objects_by(neck_depth, neck_sigma, max_filter_size)
     if fill_holes and apart:
         mask = ndimage.binary_fill_holes(mask)
     closed = closed_by(closing)(mask)
     if apart:
-        return give_to_nearest(closed, _drop_small(components(mask), min_area))
+        return give_to_nearest(closed, drop_small(objects(mask), min_area))
     if fill_holes:
         closed = ndimage.binary_fill_holes(closed)
     if not max_filter_size:
@@ -78,7 +86,7 @@ def instances_from_probs(
             closed = smooth(closed, smooth_disk)
         if max_hole_size:
             closed = ops.remove_small_holes(closed, max_hole_size)
-        return _drop_small(components(closed), min_area)
+        return drop_small(objects(closed), min_area)
     stages = ops.fluocells_postprocess(
         closed,
         smooth_disk=smooth_disk,
@@ -88,6 +96,26 @@ def instances_from_probs(
         footprint=footprint,
     )
     return np.asarray(stages.labels)
+
+
+def objects_by(
+    neck_depth: float, neck_sigma: float, max_filter_size: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """From a mask to labels: components, parted at their necks if a depth is given.
+
+    Raises:
+      ValueError: two ways of parting cells are asked for.
+    """
+    if not neck_depth:
+        return components
+    if max_filter_size:
+        raise ValueError(
+            "instances_from_probs: max_filter_size and neck_depth are two ways to "
+            f"part cells, got {max_filter_size} and {neck_depth}; set one of them to 0"
+        )
+    return lambda mask: _in_raster_order(
+        np.asarray(ops.split_necks(mask, depth=neck_depth, sigma=neck_sigma))
+    )
 
 
 def components(mask: np.ndarray) -> np.ndarray:
@@ -153,7 +181,16 @@ def _close(mask: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return ndimage.binary_erosion(grown, kernel, border_value=1)
 
 
-def _drop_small(labels: np.ndarray, min_area: int) -> np.ndarray:
+def _in_raster_order(labels: np.ndarray) -> np.ndarray:
+    """Labels 1..N, numbered anew by the raster index of their first pixels."""
+    _, first = np.unique(np.append(0, labels), return_index=True)
+    number = np.empty(len(first), np.int32)
+    number[np.argsort(first)] = np.arange(len(first))
+    return number[labels]
+
+
+def drop_small(labels: np.ndarray, min_area: int) -> np.ndarray:
+    """Labels without those of fewer pixels, numbered anew in the same order."""
     areas = np.bincount(labels.ravel())
     keep = areas >= min_area
     keep[0] = False

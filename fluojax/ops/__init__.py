@@ -5,6 +5,7 @@ from fluojax.ops.components import count_instances, label_components, relabel
 from fluojax.ops.distance import distance_transform, signed_distance
 from fluojax.ops.geometry import affine, affine_coordinates, sample
 from fluojax.ops.local_moments import local_moments, moment_indices, moment_taps
+from fluojax.ops.maxima import h_maxima, reconstruct
 from fluojax.ops.moments import (
     RegionMoments,
     central_moments,
@@ -50,6 +51,7 @@ from fluojax.ops.watershed import (
     FluocellsStages,
     fluocells_postprocess,
     peak_local_max,
+    split_necks,
     split_touching,
     watershed,
 )
@@ -84,6 +86,7 @@ __all__ = [
     "gradient",
     "grid_distortion",
     "grid_distortion_coordinates",
+    "h_maxima",
     "hu_moments",
     "label_components",
     "local_moments",
@@ -98,6 +101,7 @@ __all__ = [
     "open",
     "overcrowding_weights",
     "peak_local_max",
+    "reconstruct",
     "region_moments",
     "RegionMoments",
     "relabel",
@@ -112,6 +116,7 @@ __all__ = [
     "soft_erode",
     "soft_open",
     "soft_skeleton",
+    "split_necks",
     "split_touching",
     "tophat",
     "topological_skeleton",

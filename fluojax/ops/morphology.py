@@ -130,7 +130,7 @@ def maximum_filter(x: ArrayLike, size: int | Sequence[int]) -> jax.Array:
             f"got {size}"
         )
     window = tuple((n // 2, (n - 1) // 2) for n in sizes)
-    return _box(x, window, jnp.maximum, _least(x.dtype))
+    return _box(x, window, jnp.maximum, least(x.dtype))
 
 
 def contour_map(
@@ -196,7 +196,7 @@ def _erode(
 def _dilate(
     x: jax.Array, kernel: np.ndarray, iterations: int, border: Border
 ) -> jax.Array:
-    neutral = _least(x.dtype)
+    neutral = least(x.dtype)
     outside = neutral if border == "ignore" else 0
     step = _step(-_offsets(kernel), jnp.maximum, neutral, outside)
     return lax.fori_loop(0, iterations, step, x)
@@ -270,7 +270,7 @@ def _difference(upper: jax.Array, lower: jax.Array) -> jax.Array:
     return upper & ~lower if upper.dtype == bool else upper - lower
 
 
-def _least(dtype: jnp.dtype):
+def least(dtype: jnp.dtype):
     """What loses against every other value in a maximum."""
     if jnp.issubdtype(dtype, jnp.bool_):
         return False

@@ -44,6 +44,7 @@ def test_labels_in_tiles_equal_those_of_the_whole(preset, sigma, tmp_path):
 
 COARSE = {"closing": 3, "smooth_disk": 1, "max_hole_size": 6, "min_area": 12,
           "max_filter_size": 5, "footprint": 9}  # fmt: skip
+NECKS = {"closing": 3, "min_area": 12, "neck_depth": 0.5}
 
 
 def pairs():
@@ -60,20 +61,22 @@ def pairs():
 
 
 @pytest.mark.parametrize(
-    ("probs", "side"),
+    ("probs", "side", "options"),
     [
-        (noise((150, 130), 1.5, seed=3), 64),
-        pytest.param(pairs(), 24, marks=pytest.mark.slow),
+        (noise((150, 130), 1.5, seed=3), 64, COARSE),
+        (pairs(), 64, NECKS),
+        (noise((150, 130), 1.5, seed=3), 64, NECKS | {"apart": True}),
+        pytest.param(pairs(), 24, COARSE, marks=pytest.mark.slow),
     ],
 )
-def test_touching_cells_are_split_as_in_the_whole(probs, side, monkeypatch):
+def test_touching_cells_are_split_as_in_the_whole(probs, side, options, monkeypatch):
     seen = []
     window = large._window
     monkeypatch.setattr(
         large, "_window", lambda *given: seen.append(window(*given)) or seen[-1]
     )
-    found = large.instances_from_probs(probs, np.zeros, side=side, **COARSE)
-    expected = postprocess.instances_from_probs(probs, **COARSE)
+    found = large.instances_from_probs(probs, np.zeros, side=side, **options)
+    expected = postprocess.instances_from_probs(probs, **options)
     assert expected.max() > 10
     np.testing.assert_array_equal(found, expected)
     if side == 24:

@@ -170,3 +170,32 @@ def test_smoothing_and_small_holes_also_without_a_watershed():
     assert labels[18, 18]
     labels = postprocess.instances_from_probs(probs, closing=0, max_hole_size=4)
     assert not labels[18, 18]
+
+
+def test_cells_are_parted_at_necks_and_numbered_in_raster_order():
+    probs = touching(21)
+    options = {"closing": 0, "min_area": 50, "neck_depth": 0.75}
+    labels = postprocess.instances_from_probs(probs, **options)
+    np.testing.assert_array_equal(labels > 0, (probs > 0.5) & (labels != 0))
+    assert [labels[18, 20], labels[18, 41], labels[20, 75]] == [1, 2, 3]
+    assert not labels[2, 2]
+    options["neck_depth"] = 9  # no neck of these cells is that deep
+    assert postprocess.instances_from_probs(probs, **options).max() == 2
+
+
+def test_necks_are_found_before_closing_if_cells_are_learned_apart():
+    probs = touching(21)
+    probs[18, 64:66] = probs[17, 54:64] = 0  # a cut through the cell alone
+    probs[:, 62] = 0
+    options = {"min_area": 50, "neck_depth": 0.75, "apart": True}
+    labels = postprocess.instances_from_probs(probs, **options)
+    assert labels.max() == 3
+    closed = postprocess.instances_from_probs(probs, closing=0, min_area=50)
+    assert (labels > 0).sum() > (closed > 0).sum()
+
+
+def test_two_ways_of_parting_cells_are_refused():
+    with pytest.raises(ValueError, match="max_filter_size and neck_depth .* 9 and 1"):
+        postprocess.instances_from_probs(
+            np.ones((9, 9)), max_filter_size=9, neck_depth=1
+        )
