@@ -11,11 +11,15 @@ Quick:  add --smoke
 
 The paper does not say with which loss the baselines were trained. Ours: its hybrid
 for every network; --variant dice_bce trains all with Dice + cross-entropy. Networks of
-105 M and of 1.5 M parameters stand in one table there; the column of parameters says so
-here.
+105 M and of 1.5 M parameters stand in one table there; here parameters, operations and
+speed have columns.
 """
 
+import functools
+
 import ladder
+import measures
+import network_figures
 import published_tables
 
 from fluojax.config import Experiment, Term
@@ -45,6 +49,7 @@ NETWORKS = {
 def study(options: Options) -> Study:
     loss = LOSSES[options.variant or "hybrid"]
     full = options.scale == "full"
+    labels = {name: label for name, (label, _, _) in NETWORKS.items()}
     members = {
         name: Experiment(
             **ladder.settings(options), model=large if full else small, loss=loss
@@ -55,9 +60,11 @@ def study(options: Options) -> Study:
         title=f"Nine networks and two more (Table II), {options.scale} scale",
         members=members,
         seeds=(0, 1, 2),
-        columns=ladder.COLUMNS,
-        labels={name: label for name, (label, _, _) in NETWORKS.items()},
+        columns=(*ladder.COLUMNS, "gflops", "images_per_s"),
+        labels=labels,
         published=published_tables.imsahlo_models("imsahlo_table2"),
         source=published_tables.source("imsahlo_table2"),
         notes=published_tables.notes("imsahlo_table2", options),
+        measure=measures.cost,
+        figures=functools.partial(network_figures.draw, labels=labels),
     )

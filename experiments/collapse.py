@@ -16,10 +16,17 @@ Full:   add --scale full [--data tfds:fnc_v2/yellow]: c-ResUnet, crop 256, 1,000
 Quick:  add --smoke
 """
 
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
 import loss_study
 
 from fluojax.config import Experiment, Term
+from fluojax.files import write_atomic
+from fluojax.report.figures import png_bytes, subplots
 from fluojax.sweep import Options, Study
+from fluojax.sweep.members import Member, by_configuration
 
 MOMENTS = Term("local_moment_loss", 1.0, {"scales": (1.0, 2.0, 4.0)})
 ROWS = {
@@ -78,4 +85,33 @@ def study(options: Options) -> Study:
             "The best of the evaluations is scored: a member counts as collapsed only "
             "if that one predicts nothing on any test image at threshold 0.5.",
         ),
+        figures=draw_rates,
     )
+
+
+def draw_rates(root: Path, members: Sequence[Member]) -> list[tuple[str, str]]:
+    """Share of the seeds that collapsed, with its 95 % interval (Wilson)."""
+    groups = by_configuration(members)
+    figure, ((axis,),) = subplots(1, 1, figsize=(7, 0.8 + 0.35 * len(groups)))
+    for place, group in enumerate(groups.values()):
+        failed = sum(m.state == "collapsed" for m in group)
+        low, high = wilson(failed, len(group))
+        axis.plot([low, high], [place, place], color="0.5")
+        axis.plot(failed / len(group), place, "o", color="#c0603a")
+    names = [LABELS.get(n, n) + f" ({len(g)} seeds)" for n, g in groups.items()]
+    axis.set_yticks(range(len(groups)), names, fontsize=8)
+    axis.invert_yaxis()
+    axis.set(xlim=(-0.02, 1.02), xlabel="share of seeds that predict nothing")
+    write_atomic(root / "figures" / "collapse_rate.png", png_bytes(figure))
+    text = "Share of seeds that end in the empty prediction, 95 % intervals (Wilson)"
+    return [(text, "figures/collapse_rate.png")]
+
+
+def wilson(hits: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """Interval of a share (Wilson 1927); of no trials all of [0, 1]."""
+    if not trials:
+        return 0.0, 1.0
+    share, spread = hits / trials, z**2 / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
+    return max(middle - half, 0.0), min(middle + half, 1.0)

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import ndimage
 
 from fluojax import losses, runs
 from fluojax.config import Term
@@ -19,6 +20,7 @@ from fluojax.sweep.members import Member
 PATCH = 96  # pixels
 PATCHES = 3
 SCALED_TO = 0.995  # quantile of the absolute pulls
+NEAR = 3  # pixels from a wrong pixel that count as near it
 _CLIP = 1e-6  # probabilities this near to 0 and 1
 
 
@@ -39,6 +41,7 @@ def draw(
     network = runs.network_of(run)
     size = (1.7 * (len(terms) + 2), 1.9 * PATCHES)
     figure, axes = subplots(PATCHES, len(terms) + 2, figsize=size)
+    near: dict[str, list[float]] = {name: [] for name in terms}
     for row, record in zip(axes, _records(run.config), strict=False):
         where = _busiest(record.instances)
         probs = prediction.probabilities(network, record.image)[where]
@@ -47,6 +50,7 @@ def draw(
         row[1].imshow(probs - (true > 0), cmap="PuOr", vmin=-1, vmax=1)
         for axis, (name, term) in zip(row[2:], terms.items(), strict=True):
             pull = -gradient(term, probs, true)
+            near[name].append(share_near_errors(pull, probs, true))
             top = np.quantile(np.abs(pull), SCALED_TO) or 1.0
             axis.imshow(pull / top, cmap="PuOr_r", vmin=-1, vmax=1)
             axis.set_title(name, fontsize=7)
@@ -55,11 +59,22 @@ def draw(
     for axis in axes.flat:
         axis.set_axis_off()
     write_atomic(root / "figures" / "gradients.png", png_bytes(figure))
+    shares = ", ".join(f"{name} {np.mean(near[name]):.2f}" for name in terms)
     caption = (
         f"Pull of each loss on every pixel at the same prediction ({configuration}, "
-        f"seed {fitting[0].seed}): orange raises the probability, purple lowers it"
+        f"seed {fitting[0].seed}): orange raises the probability, purple lowers it. "
+        f"Share of the pull within {NEAR} px of a wrong pixel: {shares}"
     )
     return [(caption, "figures/gradients.png")]
+
+
+def share_near_errors(pull: np.ndarray, probs: np.ndarray, true: np.ndarray) -> float:
+    """Share of the absolute pull that lies near pixels on the wrong side of 0.5."""
+    wrong = (probs > 0.5) != (true > 0)
+    box = np.ones((3, 3), bool)
+    near = ndimage.binary_dilation(wrong, box, NEAR) if wrong.any() else wrong
+    total = np.abs(pull).sum()
+    return float(np.abs(pull)[near].sum() / total) if total else 0.0
 
 
 def gradient(term: Term, probs: np.ndarray, instances: np.ndarray) -> np.ndarray:

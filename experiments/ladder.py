@@ -15,6 +15,9 @@ Ours: 1e-3 in place of 3e-4 at the small scale, whose 400 steps are few; scores 
 single predictions (the paper averages five views).
 """
 
+import functools
+
+import network_figures
 import published_tables
 
 from fluojax.config import Experiment, Term
@@ -88,4 +91,5 @@ def study(options: Options) -> Study:
         published=published_tables.imsahlo_models("imsahlo_table3"),
         source=published_tables.source("imsahlo_table3"),
         notes=published_tables.notes("imsahlo_table3", options),
+        figures=functools.partial(network_figures.draw, labels=LABELS),
     )

@@ -4,6 +4,7 @@
 what figures need object by object is written beside as CSV.
 """
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +21,13 @@ from fluojax.inference import prediction
 from fluojax.inference.evaluation import f1
 from fluojax.inference.postprocess import instances_from_probs
 from fluojax.inference.tables import csv_text
+from fluojax.models.summary import flops
 from fluojax.train.journal import read_journal
 
 FOUND = 0.5  # IoU from which a true object counts as found; at most one can be so near
 TOUCHED = 0.1  # share of an object under another that makes them neighbours in a graph
 BORDER_PX = 2.0
+COST_SIDE = 256  # pixels of the image by which networks are compared
 
 
 class Predicted(NamedTuple):
@@ -96,20 +99,42 @@ def instances(run: Path) -> dict[str, float]:
     return values
 
 
-def borders(run: Path) -> dict[str, float]:
-    """Border F1 at 2 px, splits and merges, and object F1 of dense and sparse images.
+def cost(run: Path) -> dict[str, float]:
+    """Operations of the network for an image of 256 x 256, and such images a second.
 
-    An image is dense if at least half of its cells touch another one. Splits and
-    merges are read off the graph of overlaps: a true object under several found ones
-    (each with at least a tenth of its own area in it), and the reverse.
+    Predictions of single images on the machine that measures, their median time
+    after one that compiles; two operations per multiply-add.
     """
-    borders_f1, splits, merges, images = [], 0, 0, 0
+    opened = runs.open_run(run)
+    network = runs.network_of(opened)
+    sides = (COST_SIDE,) * opened.rank
+    image = np.random.default_rng(0).random((*sides, opened.channels), np.float32)
+    prediction.probabilities(network, image)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        prediction.probabilities(network, image)
+        times.append(time.perf_counter() - began)
+    operations = flops(opened.model, sides, opened.channels)
+    return {"gflops": operations / 1e9, "images_per_s": 1 / float(np.median(times))}
+
+
+def borders(run: Path) -> dict[str, float]:
+    """Border F1 at 2 px, kinds of errors, and object F1 of dense and sparse images.
+
+    An image is dense if at least half of its cells touch another one. Errors are read
+    off the graph of overlaps: a split is a true object under several found ones (each
+    with at least a tenth of its own area in it), a merge the reverse, a miss a true
+    object of which less than a tenth lies under found ones.
+    """
+    borders_f1, splits, merges, misses, images = [], 0, 0, 0, 0
     counts = {"dense": np.zeros(3), "sparse": np.zeros(3)}
     for record, found in test_predictions(run):
         shared = shared_pixels(record.instances, found)
         images += 1
         split, merged = splits_and_merges(shared)
         splits, merges = splits + split, merges + merged
+        misses += count_misses(shared)
         true = record.instances
         value = metrics.boundary_f1(true > 0, found > 0, tolerance=BORDER_PX)
         borders_f1.append(float(value.f1))
@@ -121,6 +146,7 @@ def borders(run: Path) -> dict[str, float]:
         "boundary_f1": float(np.nanmean(borders_f1)),
         "splits_per_image": splits / images,
         "merges_per_image": merges / images,
+        "misses_per_image": misses / images,
         **{f"f1_{kind}": float(f1(*c)) for kind, c in counts.items()},
     }
 
@@ -142,6 +168,12 @@ def splits_and_merges(shared: np.ndarray) -> tuple[int, int]:
     splits = np.maximum(inside.sum(1) - 1, 0).sum()
     merges = np.maximum(holds.sum(0) - 1, 0).sum()
     return int(splits), int(merges)
+
+
+def count_misses(shared: np.ndarray) -> int:
+    """True objects of which less than a tenth lies under found ones."""
+    covered = shared[1:, 1:].sum(1)
+    return int((covered < TOUCHED * shared[1:].sum(1)).sum())
 
 
 def touching_share(true: np.ndarray) -> float:

@@ -6,17 +6,22 @@ Run:   python experiments/out_of_sample.py runs/loss_study --data DATA --out DIR
 Each finished member predicts every labelled image of DATA with the threshold and the
 post-processing it was trained with; centres may lie one median cell diameter of DATA
 apart. The folder DIR is laid out like a sweep, so its table is made by the same code.
+Figures show the scores by kind of picture (picture_kinds.py), and one of each.
 """
 
 import argparse
 from pathlib import Path
 
+import picture_kinds
+
 from fluojax import environment, runs
+from fluojax.config import postprocess_options
 from fluojax.console import Console
 from fluojax.data.record import Dataset
 from fluojax.data.sources import load_dataset
 from fluojax.files import to_json, write_atomic
-from fluojax.inference import evaluation
+from fluojax.inference import evaluation, prediction
+from fluojax.inference.postprocess import instances_from_probs
 from fluojax.jobs import evaluate
 from fluojax.jobs.train import cell_diameter
 from fluojax.sweep import pages
@@ -39,6 +44,43 @@ def score(member: Member, dataset: Dataset, data: str, out: Path) -> None:
     results = dict(member.results, config=config, split="all")
     results |= {"scores": scored.scores, "image_sizes": {}, "hours": 0.0}
     write_atomic(folder / "results.json", to_json(results | environment.environment()))
+
+
+def draw(
+    source: list[Member], out: Path, plan: dict, dataset: Dataset
+) -> list[tuple[str, str]]:
+    """Scores by kind of picture, and one of each kind by the best member."""
+    records = {r.id: r for part in dataset.splits.values() for r in part}
+    typical = cell_diameter(dataset)
+    kinds = {
+        name: picture_kinds.kind_of(r, typical)
+        for name, r in records.items()
+        if r.has_labels and r.instances.any()
+    }
+    members = [m for m in read_members(out, plan) if m.state == "done"]
+    if not members or not kinds:
+        return []
+    best = max(members, key=lambda m: m.value("f1_50"))
+    folder = next(
+        m.folder
+        for m in source
+        if (m.configuration, m.seed) == (best.configuration, best.seed)
+    )
+    run = runs.open_run(folder)
+    network, post = runs.network_of(run), postprocess_options(run.config)
+
+    def predict(name: str):
+        probs = prediction.probabilities(network, records[name].image)
+        return records[name], instances_from_probs(
+            probs, threshold=run.threshold, **post
+        )
+
+    figures = out / "figures"
+    scores = picture_kinds.draw_scores(
+        figures / "by_kind.png", kinds, members, plan["labels"]
+    )
+    shown = picture_kinds.draw_examples(figures / "kinds.png", kinds, best, predict)
+    return [(scores, "figures/by_kind.png"), (shown, "figures/kinds.png")]
 
 
 def main() -> None:
@@ -65,6 +107,8 @@ def main() -> None:
         "notes": ["Trained elsewhere, scored here without any change."],
         "figures": [],
     }
+    write_atomic(out / PLAN, to_json(plan))
+    plan["figures"] = [list(entry) for entry in draw(members, out, plan, dataset)]
     write_atomic(out / PLAN, to_json(plan))
     print(pages.write_pages(out))
 

@@ -2,7 +2,8 @@ r"""Does a spatial-moment term make local errors vanish sooner?
 
 Source: the claim of "spatially aware, spatial-moment loss" for dense cells; no formula
 was published, all moment losses here are our design (see their docstrings).
-Data:   DSB2018 fluorescence (instances given; half of the images are dense).
+Data:   DSB2018 fluorescence (instances given; half of the images are dense), or any
+        folder; --variant touching: generated cells of which half touch another one
 Full:   fluojax sweep experiments/spatial_moments.py --scale full --data DATA \
             --workdir runs/spatial_moments
         c-ResUnet (1.7 M), crop 192, batch 16, 2,000 steps
@@ -26,6 +27,7 @@ from fluojax.config import Experiment, Term
 from fluojax.sweep import Options, Study
 
 REGION = (Term("cross_entropy_loss"), Term("dice_loss"))
+VARIANTS = ("nuclei", "touching")
 SCALES_PX = {"scales": (1.0, 2.0, 4.0)}
 ROWS = {
     "region": REGION,
@@ -81,12 +83,14 @@ SCALES = {
 
 def study(options: Options) -> Study:
     settings = COMMON | SCALES[options.scale]
+    if options.variant == "touching":
+        settings |= {"data": "fnc_synth/crowded"}
     return Study(
         title=f"Spatial-moment terms, {options.scale} scale",
         members={name: Experiment(**settings, loss=loss) for name, loss in ROWS.items()},
         columns=("f1_50", "f1_75", "f1_90", "boundary_f1", "f1_dense", "f1_sparse",
-                 "splits_per_image", "merges_per_image", "dice", "mae",
-                 "steps_to_95"),
+                 "splits_per_image", "merges_per_image", "misses_per_image", "dice",
+                 "mae", "steps_to_95"),
         labels=LABELS,
         notes=(
             "f1 dense and f1 sparse: images in which at least half of the cells touch "

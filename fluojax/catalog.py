@@ -509,7 +509,8 @@ METRICS = {
 
 DATA = {
     "fnc_synth": Entry(
-        "generated fluorescence images, 200/40/60; also fnc_synth/demo, fnc_synth/smoke",
+        "generated fluorescence images, 200/40/60; also fnc_synth/demo, fnc_synth/smoke, "
+        "fnc_synth/crowded (half of the cells touch)",
         "after Morelli et al. 2021",
     ),
     "tfds:fnc_synth": Entry("the same, built once by tfds", ""),

@@ -47,6 +47,7 @@ def sample(
     size: tuple[int, int] = (288, 384),
     scale: float = 0.24,
     density: float = 1.0,
+    touching: float = 0.16,
     labels_only: bool = False,
     noisy_labels: bool = False,
 ) -> Sample:
@@ -60,21 +61,25 @@ def sample(
         under six pixels: for tiny tests show a window and raise the density.
       density: factor on the number of cells and of everything between them,
         which is also proportional to the area shown.
+      touching: share of the cells that are placed beside an earlier one; the
+        default is that of the real pictures.
       labels_only: leave out the picture, which takes most of the time. The
         labels are the same.
       noisy_labels: labels with missing cells, wandering borders and stray
         pixels; the picture is that of the true ones.
 
     Raises:
-      ValueError: a negative seed, or a size, scale or density that is not
-        positive.
+      ValueError: a negative seed, a size, scale or density that is not
+        positive, or a share outside [0, 1].
     """
     if seed < 0 or min(size) < 1 or scale <= 0 or density <= 0:
         raise ValueError(
             "sample: seed must be at least 0, size, scale and density positive, "
             f"got seed {seed}, size {size}, scale {scale}, density {density}"
         )
-    layout = draw_layout(seed, size, scale, density)
+    if not 0 <= touching <= 1:
+        raise ValueError(f"sample: touching must be in [0, 1], got {touching}")
+    layout = draw_layout(seed, size, scale, density, touching)
     instances = disturb(seed, layout) if noisy_labels else layout.instances
     image = None if labels_only else paint(seed, layout)
     meta = {"seed": seed, "scale": scale, "num_cells": len(layout.cells)}

@@ -97,7 +97,7 @@ class Layout:
 
 
 def draw_layout(
-    seed: int, size: tuple[int, int], scale: float, density: float
+    seed: int, size: tuple[int, int], scale: float, density: float, touching: float
 ) -> Layout:
     """The layout of image `seed`; see `blobs.sample`."""
     rng = stream(seed, Kind.FIELD)
@@ -115,7 +115,9 @@ def draw_layout(
     placed: list[Cell] = []
     for k in range(count):
         own = stream(seed, Kind.CELL, k)
-        placed.append(_place(own, draw_outline(own), extent, tissue, hubs, placed))
+        placed.append(
+            _place(own, draw_outline(own), extent, tissue, hubs, placed, touching)
+        )
     cells, instances = _rasterize(placed, size, scale)
     return Layout(size, scale, crowding, tissue, cells, instances)
 
@@ -222,13 +224,14 @@ def _place(
     tissue: Tissue | None,
     hubs: list[tuple[np.ndarray, float]],
     placed: list[Cell],
+    touching_share: float,
 ) -> Cell:
     """A place that touches an earlier cell, lies near a hub, or is anywhere.
 
     A proposal outside the tissue or too close to an earlier cell is drawn again,
     thirty times; then any point of the tissue will do.
     """
-    touching = rng.random() < 0.16
+    touching = rng.random() < touching_share
     gathered = rng.random() < 0.75
     for _ in range(30):
         if touching and placed:

@@ -56,7 +56,8 @@ class FncSynth(ArrayRecordBuilder):
         return {split: self._generate_examples(split, n) for split, n in counts.items()}
 
     def _generate_examples(self, split: str, count: int) -> Iterator:
-        for record in fnc_synth.records(split, count):
+        options = fnc_synth.OPTIONS.get(self.builder_config.name, {})
+        for record in fnc_synth.records(split, count, **options):
             yield record.id, to_example(record, np.uint8)
 
 
@@ -129,8 +130,6 @@ class Folder(ArrayRecordBuilder):
 
 
 BUILDERS = {cls.name: cls for cls in (FncSynth, Lesion3dSynth, *PUBLISHED_BUILDERS)}
-# What object scores count against on generated data.
-_REFERENCE = {"fnc_synth": "components", "lesion3d_synth": "instances"}
 
 
 def prepare(
@@ -228,10 +227,13 @@ def load(
             f"data: tfds:{name}: configurations are {', '.join(known)}"
         ) from error
     build(builder)
+    reference = "instances"
+    if base == FncSynth.name:
+        reference = fnc_synth.reference(builder.builder_config.name)
 
     def dataset(keep: Keep) -> Dataset:
         splits = read(builder, keep=keep)
-        return Dataset(base, splits, scaling="fixed", reference=_REFERENCE[base])
+        return Dataset(base, splits, scaling="fixed", reference=reference)
 
     return cached(_key(builder), dataset, still=lambda: True)
 

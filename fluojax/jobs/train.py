@@ -290,7 +290,7 @@ def _validator(config, dataset, workdir, diameter, console):
         if parallel.is_first():
             _draw(workdir / "figures" / "panels" / f"{step:06d}.png", panels, console)
         chosen = ("dice", "f1_iou", "f1_50", "mae")
-        numbers = {name: scores[name] for name in chosen}
+        numbers = {name: scores[name] for name in chosen} | _pixel_shares(rows)
         loss = float(np.mean(losses))
         return {
             "score": _selection(config, scores, loss),
@@ -301,6 +301,16 @@ def _validator(config, dataset, workdir, diameter, console):
         }
 
     return validate
+
+
+def _pixel_shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Precision, recall and accuracy of the pixels of all images together."""
+    tp, fp, fn, tn = (
+        sum(row[f"{n}_px"] for row in rows) for n in ("tp", "fp", "fn", "tn")
+    )
+    shares = {"precision": (tp, tp + fp), "recall": (tp, tp + fn)}
+    shares["accuracy"] = tp + tn, tp + fp + fn + tn
+    return {name: float(evaluation.ratio(*share)) for name, share in shares.items()}
 
 
 def _selection(config: Experiment, scores: Mapping[str, float], loss: float) -> float:

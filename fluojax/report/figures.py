@@ -59,8 +59,8 @@ def panels_figure(panels: Sequence[Panel]) -> "Figure":
         count, found = (_count(labels) for labels in (panel.true, panel.pred))
         pictures = (
             (panel.title, display_rgb(panel.image)),
-            (f"truth: {count}", _coloured(panel.true)),
-            (f"prediction: {found}", _coloured(panel.pred)),
+            (f"truth: {count}", coloured(panel.true)),
+            (f"prediction: {found}", coloured(panel.pred)),
             ("missed blue, false orange", _errors(panel.true > 0, panel.pred > 0)),
         )
         for axis, (title, picture) in zip(row, pictures, strict=True):
@@ -125,7 +125,7 @@ def _flat(panel: Panel) -> Panel:
     return Panel(panel.title, *(part[best] for part in parts))
 
 
-def _coloured(instances: np.ndarray) -> np.ndarray:
+def coloured(instances: np.ndarray) -> np.ndarray:
     """Labels in colours that differ between neighbours, background black."""
     hues = np.arange(instances.max(initial=0) + 1) * 0.61803398875 % 1.0
     import matplotlib

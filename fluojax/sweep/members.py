@@ -90,6 +90,9 @@ SCORES: dict[str, Score] = {
     "steps_to_95": Score("steps to 95 %", "{:.0f}", overlap=False),
     "splits_per_image": Score("splits per image", "{:.2f}", overlap=False),
     "merges_per_image": Score("merges per image", "{:.2f}", overlap=False),
+    "gflops": Score("GFLOPs of 256 px", "{:.1f}", overlap=False),
+    "images_per_s": Score("images/s of 256 px", "{:.1f}", overlap=False),
+    "misses_per_image": Score("misses per image", "{:.2f}", overlap=False),
 }
 
 

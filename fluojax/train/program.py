@@ -189,6 +189,7 @@ def _optimizer(config: Experiment) -> tuple[Schedule, optax.GradientTransformati
         weight_decay=config.weight_decay,
         clip_norm=config.clip_norm,
         options=config.optimizer_options,
+        num_steps=config.num_steps,
     )
     return schedule, optimizer
 

@@ -33,15 +33,29 @@ def create_schedule(name: str, peak: float, num_steps: int) -> Schedule:
             0.0, peak, warmup, max(num_steps, warmup + 1), end_value=peak / 100
         )
     if name == "one_cycle":
-        rise = max(1, round(num_steps * 0.25))
-        fall = max(1, num_steps - rise)
-        up = _cosine(peak / 25, peak, rise)
-        return optax.join_schedules([up, _cosine(peak, peak / 1e5, fall)], [rise])
+        return _cycle(peak / 25, peak, peak / 1e5, num_steps)
     if name == "cyclical":
         return _triangles(peak / 10, peak, max(2, num_steps // 4))
     raise ValueError(
         f"create_schedule: {name!r} is unknown; known are constant, cosine, "
         "one_cycle, cyclical, plateau"
+    )
+
+
+def momentum_cycle(high: float, low: float, num_steps: int) -> Schedule:
+    """Adam's b1 beside a learning rate of one_cycle: down while that rises, and back.
+
+    fastai's default goes from 0.95 to 0.85 and back.
+    """
+    return _cycle(high, low, high, num_steps)
+
+
+def _cycle(start: float, top: float, end: float, num_steps: int) -> Schedule:
+    """Cosines from start to top over 25 % of the steps, then to the end."""
+    rise = max(1, round(num_steps * 0.25))
+    fall = max(1, num_steps - rise)
+    return optax.join_schedules(
+        [_cosine(start, top, rise), _cosine(top, end, fall)], [rise]
     )
 
 
@@ -68,11 +82,21 @@ def create_optimizer(
     weight_decay: float = 0.0,
     clip_norm: float | None = None,
     options: Mapping[str, Any] | None = None,
+    num_steps: int | None = None,
 ) -> optax.GradientTransformation:
     """Adam, AdamW (decay on kernels only) or SGD behind a clip of the global norm.
 
+    Args:
+      name: "adam", "adamw" or "sgd".
+      schedule: learning rate at a step.
+      weight_decay: of "adamw".
+      clip_norm: greatest global norm of the gradients, None for any.
+      options: b1, b2 and eps of Adam, momentum of SGD. A pair `b1=(0.95, 0.85)` is
+        a `momentum_cycle` over `num_steps`.
+      num_steps: needed for that pair only.
+
     Raises:
-      ValueError: unknown name.
+      ValueError: unknown name, or a b1 that is neither a number nor a pair.
       TypeError: an option that this optimiser does not have.
     """
     options = dict(options or {})
@@ -82,7 +106,7 @@ def create_optimizer(
     elif name in ("adam", "adamw"):
         known = {k: options.pop(k) for k in ("b1", "b2", "eps") if k in options}
         _refuse(name, options)
-        core = optax.scale_by_adam(**known)
+        core = _adam(known, num_steps)
     else:
         raise ValueError(
             f"create_optimizer: {name!r} is unknown; known are adam, adamw, sgd"
@@ -92,6 +116,21 @@ def create_optimizer(
     if name == "adamw":
         parts.append(optax.add_decayed_weights(weight_decay, mask=_kernels))
     return optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+
+
+def _adam(
+    options: Mapping[str, Any], num_steps: int | None
+) -> optax.GradientTransformation:
+    b1 = options.get("b1")
+    if not isinstance(b1, (tuple, list)):
+        return optax.scale_by_adam(**options)
+    if len(b1) != 2 or num_steps is None:
+        raise ValueError(
+            "create_optimizer: b1 must be a number, or a pair (high, low) with "
+            f"num_steps, got {b1} and {num_steps}"
+        )
+    cycle = momentum_cycle(*b1, num_steps)
+    return optax.inject_hyperparams(optax.scale_by_adam)(**{**options, "b1": cycle})
 
 
 def _refuse(name: str, options: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fluojax.data import blobs, fnc_synth
+from fluojax.data import blobs, fingerprint, fnc_synth
 from fluojax.data.sources import load_dataset
 from fluojax.errors import UserError
 
@@ -40,6 +40,23 @@ def test_images_are_the_same_in_every_size_and_order_of_drawing():
         np.testing.assert_array_equal(first.image, second.image)
     np.testing.assert_array_equal(two[1].image, again.image)
     np.testing.assert_array_equal(two[1].instances, again.instances)
+
+
+def test_crowded_images_have_more_cells_that_touch_and_count_them_one_by_one():
+    def cells(**options):
+        found = [
+            blobs.sample(k, labels_only=True, **options).instances for k in range(12)
+        ]
+        return sum(map(fingerprint.touching_cells, found)) / sum(x.max() for x in found)
+
+    assert cells(**fnc_synth.OPTIONS["crowded"]) > 0.5 > 0.4 > cells()
+    assert fnc_synth.reference("crowded") == "instances"
+    assert fnc_synth.reference("full") == "components"
+
+
+def test_a_share_of_touching_cells_is_checked():
+    with pytest.raises(ValueError, match=r"touching must be in \[0, 1\], got 2"):
+        blobs.sample(0, touching=2)
 
 
 def test_an_unknown_size_is_refused_with_those_known():

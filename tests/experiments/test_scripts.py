@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fluojax import cli
+from fluojax.data.record import Record
 from fluojax.sweep import Options
 from fluojax.sweep.members import SCORES
 from fluojax.sweep.study import load_study
@@ -35,6 +36,7 @@ CASES = [
         "loss_study": ("slides", "program"),
         "architectures": ("hybrid", "dice_bce"),
         "instance_losses": ("2d", "3d"),
+        "spatial_moments": ("nuclei", "touching"),
     }.get(name, (None,))
     for scale in ("small", "full")
 ]
@@ -108,8 +110,56 @@ def test_overlaps_splits_and_merges_by_hand():
     assert dices.tolist() == [2 / 3, 1.0, 0.0]
     assert measures.splits_and_merges(shared) == (1, 0)
     assert measures.splits_and_merges(shared.T) == (0, 1)
+
+
+def test_a_cell_of_which_a_tenth_is_found_is_no_miss():
+    measures = _load("measures")
+    true, found = np.zeros((3, 20), np.int32), np.zeros((3, 20), np.int32)
+    true[0, :10], true[1, :11], true[2, :5] = 1, 2, 3
+    found[0, 0] = found[1, 0] = 1
+    assert measures.count_misses(measures.shared_pixels(true, found)) == 2
     none = measures.shared_pixels(true, np.zeros_like(true))
     assert measures.best_overlaps(none)[0].tolist() == [0, 0, 0]
+
+
+def test_intervals_of_a_share_are_those_of_wilson(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    wilson = _load("collapse").wilson
+    # R: prop.test(3, 20, correct=FALSE)
+    np.testing.assert_allclose(wilson(3, 20), (0.05237, 0.36042), atol=1e-4)
+    np.testing.assert_allclose(wilson(0, 20), (0.0, 0.16113), atol=1e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_the_share_near_errors_counts_the_pull_within_three_pixels():
+    maps = _load("gradient_maps")
+    true, probs, pull = np.zeros((1, 20), int), np.zeros((1, 20)), np.zeros((1, 20))
+    true[0, 5] = 1  # missed
+    pull[0, [2, 8, 9]] = 1, -2, 5
+    assert maps.share_near_errors(pull, probs, true) == 3 / 8
+    assert maps.share_near_errors(pull, true * 1.0, true) == 0
+
+
+def test_pictures_are_sorted_into_the_kinds_that_fail_in_different_ways():
+    kinds = _load("picture_kinds")
+    rows, columns = np.mgrid[:60, :60]
+
+    def picture(*discs, texture=0.0):
+        cells = np.zeros((60, 60), np.int32)
+        for k, (y, x, r) in enumerate(discs, start=1):
+            cells[np.hypot(rows - y, columns - x) <= r] = k
+        image = (cells > 0) * (100 + texture * 100 * (-1.0) ** (rows + columns))
+        return Record(image[..., None], cells, "a", "a")
+
+    expected = {
+        "overcrowding": picture((20, 20, 8), (20, 36, 8), (50, 50, 8)),
+        "small objects": picture((20, 20, 4), (40, 40, 4)),
+        "uneven texture and filling": picture((30, 30, 9), texture=0.5),
+        "medium, sharp objects": picture((30, 30, 9), texture=0.2),
+    }
+    assert tuple(expected) == kinds.KINDS
+    for kind, record in expected.items():
+        assert kinds.kind_of(record, typical_diameter=16.0) == kind
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from fluojax.train.schedules import create_optimizer, create_schedule
+from fluojax.train.schedules import create_optimizer, create_schedule, momentum_cycle
 
 
 def rates(name, steps, num_steps=400, peak=1.0):
@@ -75,6 +75,29 @@ def test_optimizers_equal_those_of_optax(name, options, reference):
         )
 
 
+def test_a_pair_for_b1_cycles_as_the_formulas_of_adam_say():
+    steps, (high, low), b2, eps = 8, (0.95, 0.85), 0.99, 1e-5
+    cycle = momentum_cycle(high, low, steps)
+    np.testing.assert_allclose([cycle(0), cycle(2), cycle(8)], [high, low, high])
+    ours = create_optimizer(
+        "adam",
+        create_schedule("constant", 0.1, steps),
+        options={"b1": [high, low], "b2": b2, "eps": eps},
+        num_steps=steps,
+    )
+    params = {"kernel": jnp.zeros(3)}
+    state = ours.init(params)
+    first, second = np.zeros(3), np.zeros(3)
+    for t, grad in enumerate(np.random.default_rng(0).normal(size=(steps, 3)), 1):
+        update, state = ours.update({"kernel": jnp.asarray(grad)}, state, params)
+        b1 = float(cycle(t - 1))
+        first = b1 * first + (1 - b1) * grad
+        second = b2 * second + (1 - b2) * grad**2
+        mean, square = first / (1 - b1**t), second / (1 - b2**t)
+        expected = -0.1 * mean / (np.sqrt(square) + eps)
+        np.testing.assert_allclose(update["kernel"], expected, rtol=1e-4)
+
+
 def test_gradients_are_clipped_by_their_common_norm():
     optimizer = create_optimizer(
         "sgd", create_schedule("constant", 1.0, 10), clip_norm=1.0
@@ -94,3 +117,6 @@ def test_unknown_names_and_options_are_refused():
         create_optimizer("lion", lambda step: 1.0)
     with pytest.raises(TypeError, match="adam has no option"):
         create_optimizer("adam", lambda step: 1.0, options={"momentum": 0.9})
+    for wrong in ((0.9, 0.8, 0.9), (0.9, 0.8)):  # the pair lacks num_steps
+        with pytest.raises(ValueError, match="b1 must be a number, or a pair"):
+            create_optimizer("adam", lambda step: 1.0, options={"b1": wrong})
