@@ -157,6 +157,9 @@ def test_given_lengths_in_micrometres_become_pixels_and_presets_stay():
         postprocess_options(made)
     told = dataclasses.replace(made, postprocess_options=given | {"pixel_size_um": 1})
     assert postprocess_options(told)["min_area"] == 10
+    deep = {"units": "um", "neck_depth": 0.4, "neck_sigma": 0.5}
+    found = postprocess_options(Experiment(postprocess_options=deep), 0.8)
+    assert (found["neck_depth"], found["neck_sigma"]) == (0.5, 0.625)  # not rounded
     wrong = dataclasses.replace(made, postprocess_options={"units": "mm"})
     with pytest.raises(UserError, match="must be px or um, got 'mm'"):
         validate(wrong)

@@ -76,9 +76,11 @@ def h_maxima(
                 f"h_maxima: mask must have the shape of the image {image.shape}, "
                 f"got {inside.shape}"
             )
-    lowest = least(image.dtype)
+    lowest = jnp.asarray(least(image.dtype), image.dtype)
     image = jnp.where(inside, image, lowest)
-    lowered = jnp.where(inside, image - jnp.asarray(h, image.dtype), lowest)
+    height = jnp.asarray(h, image.dtype)
+    # Integers must not wrap around below the least one.
+    lowered = jnp.where(image >= lowest + height, image - height, lowest)
     return _regional_maxima(reconstruct(lowered, image), inside)
 
 

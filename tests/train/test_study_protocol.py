@@ -109,3 +109,13 @@ def test_the_best_threshold_is_found_in_nine_calls(top):
     assert train.highest(score, grid) == top
     assert len(asked) <= 9
     assert train.highest(lambda t: 1.0, grid) == 0.5
+
+
+def test_pixels_of_all_validation_images_are_scored_together():
+    rows = [
+        {"tp_px": 3, "fp_px": 1, "fn_px": 0, "tn_px": 6},
+        {"tp_px": 0, "fp_px": 1, "fn_px": 2, "tn_px": 7},
+    ]
+    found = train._pixel_shares(rows)
+    assert found == {"precision": 0.6, "recall": 0.6, "accuracy": 0.8}
+    assert np.isnan(train._pixel_shares([rows[1] | {"fp_px": 0}])["precision"])
