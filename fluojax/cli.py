@@ -458,8 +458,18 @@ def _train(args: argparse.Namespace, console: Console) -> int:
 
     if args.distributed == "auto":
         cluster.join_cluster(console)
-    train.train(config, console=console, dry_run=args.dry_run)
+    with _interruptible():
+        train.train(config, console=console, dry_run=args.dry_run)
     return 0
+
+
+def _interruptible():
+    """SIGTERM and SIGUSR1 end the command with 75, also while nothing is trained."""
+    from fluojax.train import loop, pace
+
+    return pace.stopped_by_signals(
+        loop.Interrupted("interrupted; run the same command again to continue")
+    )
 
 
 def _lr_find(args: argparse.Namespace, console: Console) -> int:
@@ -497,10 +507,11 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
         sweep.list_members(study, root, args.only, console)
     else:
         command = shlex.join(["fluojax", *words])
-        table = sweep.sweep(
-            study, root, command=command, console=console, only=args.only,
-            element=args.element, how=args.ensemble,
-        )  # fmt: skip
+        with _interruptible():
+            table = sweep.sweep(
+                study, root, command=command, console=console, only=args.only,
+                element=args.element, how=args.ensemble,
+            )  # fmt: skip
         console.line(table)
         console.line(f"-> {root}")
     return 0

@@ -131,9 +131,9 @@ def run(
     try:
         state = _train(job, state, progress, signals)
     finally:
-        signals.restore()
         journal.close()
         checkpoints.close()
+        signals.restore()
     parallel.wait_for_all("trained")
     step = int(state.step)
     best_step = checkpoints.best_step() or step

@@ -48,7 +48,8 @@ class Signals:
     """
 
     def __init__(self):
-        self._asked = False
+        self._asked = self._heard = False
+        self._number = signal.SIGTERM
         self._old = {}
         numbers = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
         for number in numbers[: None if parallel.alone() else 1]:
@@ -57,14 +58,45 @@ class Signals:
 
     def asked(self, step: int) -> bool:
         """Whether the run should stop after this step."""
-        return self._asked if parallel.alone() else parallel.preempted(step)
+        if not parallel.alone():
+            return parallel.preempted(step)
+        self._heard = self._asked
+        return self._asked
 
     def _ask(self, number, frame):
         if number == signal.SIGINT and (self._asked or not parallel.alone()):
             raise KeyboardInterrupt
-        self._asked = True
+        self._asked, self._number = True, number
 
     def restore(self) -> None:
-        """Gives the signals back to who had them."""
+        """Gives the signals back to who had them, with one that came too late here.
+
+        After the last step nobody asks any more; without this a sweep would go on
+        with its next member.
+        """
         for number, handler in self._old.items():
+            signal.signal(number, handler)
+        if self._asked and not self._heard and parallel.alone():
+            signal.raise_signal(self._number)
+
+
+@contextlib.contextmanager
+def stopped_by_signals(error: Exception) -> Iterator[None]:
+    """SIGTERM and SIGUSR1 raise `error` at once wherever no `Signals` listen.
+
+    With several processes jax handles SIGTERM itself; nothing is changed then, nor
+    outside the main thread.
+    """
+
+    def stop(number, frame):
+        raise error
+
+    old = {}
+    for number in (signal.SIGTERM, signal.SIGUSR1) if parallel.alone() else ():
+        with contextlib.suppress(ValueError):
+            old[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
             signal.signal(number, handler)
