@@ -72,6 +72,7 @@ def test_strides_become_dilations(output_stride, strides, dilations):
     assert [block.dilation for block in found[1::2]] == dilations
 
 
+@pytest.mark.slow
 def test_one_image_alone_trains_with_its_pooled_branch():
     model, x = make(), promises.images(1, 32, 32, 2)
     variables = promises.start(model)

@@ -61,6 +61,7 @@ def test_training_reaches_every_parameter():
     promises.check_gradients(make(), (64, 64), cancelled)
 
 
+@pytest.mark.slow
 def test_dropout_needs_its_rng_and_acts_in_training_only():
     model = make(dropout=0.5)
     variables, x = promises.start(model), promises.images(2, 32, 32, 2)

@@ -176,7 +176,9 @@ def is_cancelled(path):
     return leaf == "bias" and layer in ("conv1", "colorspace")
 
 
-@pytest.mark.parametrize("case", ["unet", "cresunet"])
+@pytest.mark.parametrize(
+    "case", ["unet", pytest.param("cresunet", marks=pytest.mark.slow)]
+)
 def test_recomputing_in_the_backward_pass_changes_nothing(case):
     model = make(case)
     variables, x = start(model), images(1, 16, 16, 2)

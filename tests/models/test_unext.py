@@ -47,6 +47,7 @@ def test_training_reaches_every_parameter():
     promises.check_gradients(make(), (64, 64), cancelled)
 
 
+@pytest.mark.slow
 def test_dropout_needs_its_rng_and_acts_in_training_only():
     model = make(dropout=0.5)
     variables, x = promises.start(model), promises.images(1, 32, 32, 2)
@@ -75,6 +76,7 @@ def test_the_shift_by_hand():
     np.testing.assert_array_equal(across[4:6], expected[4:6])
 
 
+@pytest.mark.slow
 def test_tiles_with_a_halo_give_the_logits_of_the_whole_image():
     model = make(act="silu")  # no flat half: no path can die
     variables, halo = promises.start(model, 1), model.halo
