@@ -5,13 +5,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import measures
 import numpy as np
 from scipy import ndimage
 
 from fluojax import losses, runs
 from fluojax.config import Term
 from fluojax.data.record import Record
-from fluojax.data.sources import load_dataset
 from fluojax.files import write_atomic
 from fluojax.inference import prediction
 from fluojax.report.figures import png_bytes, subplots
@@ -91,9 +91,9 @@ def gradient(term: Term, probs: np.ndarray, instances: np.ndarray) -> np.ndarray
 
 def _records(config) -> list[Record]:
     """The test images with most cells."""
-    dataset = load_dataset(config.data, config.data_options, data_dir=config.manual_dir)
-    records = dataset.splits["test"] or dataset.splits["val"]
-    return sorted(records, key=lambda r: -r.instances.max(initial=0))[:PATCHES]
+    return sorted(
+        measures.test_records(config), key=lambda r: -r.instances.max(initial=0)
+    )[:PATCHES]
 
 
 def _busiest(instances: np.ndarray) -> tuple[slice, slice]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fluojax import metrics, runs
-from fluojax.config import postprocess_options
+from fluojax.config import Experiment, postprocess_options
 from fluojax.data.fingerprint import touching_cells
 from fluojax.data.record import Record
 from fluojax.data.sources import load_dataset
@@ -40,16 +40,21 @@ class Predicted(NamedTuple):
 def test_predictions(run: Path) -> Iterator[Predicted]:
     """The labelled test images (validation where there are none) one by one."""
     config = runs.read_config(run)
-    dataset = load_dataset(config.data, config.data_options, data_dir=config.manual_dir)
     opened = runs.open_run(run)
     network, clean_up = runs.network_of(opened), postprocess_options(config)
-    for record in dataset.splits["test"] or dataset.splits["val"]:
-        if record.has_labels:
-            probs = prediction.probabilities(network, record.image)
-            yield Predicted(
-                record,
-                instances_from_probs(probs, threshold=opened.threshold, **clean_up),
-            )
+    for record in test_records(config):
+        probs = prediction.probabilities(network, record.image)
+        yield Predicted(
+            record,
+            instances_from_probs(probs, threshold=opened.threshold, **clean_up),
+        )
+
+
+def test_records(config: Experiment) -> list[Record]:
+    """The labelled test images, of validation where there are none."""
+    dataset = load_dataset(config.data, config.data_options, data_dir=config.manual_dir)
+    records = dataset.splits["test"] or dataset.splits["val"]
+    return [record for record in records if record.has_labels]
 
 
 def shared_pixels(true: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -3,16 +3,14 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import measures
 import numpy as np
 
+import fluojax
 from fluojax import runs
-from fluojax.config import postprocess_options
 from fluojax.data.record import Record
-from fluojax.data.sources import load_dataset
 from fluojax.files import write_atomic
-from fluojax.inference import prediction
 from fluojax.inference.files import display_rgb
-from fluojax.inference.postprocess import instances_from_probs
 from fluojax.report.figures import coloured, png_bytes, subplots
 from fluojax.sweep.members import Member, by_configuration
 from fluojax.train.journal import read_journal
@@ -30,11 +28,8 @@ def draw(
     root: Path, members: Sequence[Member], labels: Mapping[str, str]
 ) -> list[tuple[str, str]]:
     """Curves and cells of the first member of each configuration that worked."""
-    first = {
-        name: next(m for m in group if m.state == "done")
-        for name, group in by_configuration(members).items()
-        if any(m.state == "done" for m in group)
-    }
+    worked = by_configuration([m for m in members if m.state == "done"])
+    first = {name: group[0] for name, group in worked.items()}
     if not first:
         return []
     figures = root / "figures"
@@ -74,12 +69,10 @@ def _cells(first: Mapping[str, Member], labels: Mapping[str, str]) -> bytes:
         row[0].imshow(display_rgb(record.image))
         row[1].imshow(coloured(record.instances), interpolation="nearest")
     for column, (name, member) in enumerate(first.items(), start=2):
-        run = runs.open_run(member.folder)
-        network, post = runs.network_of(run), postprocess_options(run.config)
+        model = fluojax.load(member.folder)
         axes[0][column].set_title(labels.get(name, name), fontsize=6)
         for row, record in zip(axes, records, strict=True):
-            probs = prediction.probabilities(network, record.image)
-            found = instances_from_probs(probs, threshold=run.threshold, **post)
+            found = model(record.image).instances
             row[column].imshow(coloured(found), interpolation="nearest")
     axes[0][0].set_title("image", fontsize=6)
     axes[0][1].set_title("truth", fontsize=6)
@@ -90,12 +83,7 @@ def _cells(first: Mapping[str, Member], labels: Mapping[str, str]) -> bytes:
 
 def _dense_and_sparse(config) -> list[Record]:
     """The two test images with most cells per pixel and the two with fewest."""
-    dataset = load_dataset(config.data, config.data_options, data_dir=config.manual_dir)
-    records = [
-        r
-        for r in dataset.splits["test"] or dataset.splits["val"]
-        if r.has_labels and r.instances.any()
-    ]
+    records = [r for r in measures.test_records(config) if r.instances.any()]
     order = np.argsort([-r.instances.max() / r.instances.size for r in records])
     chosen = dict.fromkeys([*order[:2], *order[-2:]])
     return [records[k] for k in chosen]

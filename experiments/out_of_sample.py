@@ -14,14 +14,13 @@ from pathlib import Path
 
 import picture_kinds
 
+import fluojax
 from fluojax import environment, runs
-from fluojax.config import postprocess_options
 from fluojax.console import Console
 from fluojax.data.record import Dataset
 from fluojax.data.sources import load_dataset
 from fluojax.files import to_json, write_atomic
-from fluojax.inference import evaluation, prediction
-from fluojax.inference.postprocess import instances_from_probs
+from fluojax.inference import evaluation
 from fluojax.jobs import evaluate
 from fluojax.jobs.train import cell_diameter
 from fluojax.sweep import pages
@@ -66,14 +65,10 @@ def draw(
         for m in source
         if (m.configuration, m.seed) == (best.configuration, best.seed)
     )
-    run = runs.open_run(folder)
-    network, post = runs.network_of(run), postprocess_options(run.config)
+    model = fluojax.load(folder)
 
     def predict(name: str):
-        probs = prediction.probabilities(network, records[name].image)
-        return records[name], instances_from_probs(
-            probs, threshold=run.threshold, **post
-        )
+        return records[name], model(records[name].image).instances
 
     figures = out / "figures"
     scores = picture_kinds.draw_scores(
@@ -105,9 +100,7 @@ def main() -> None:
         "command": f"python experiments/out_of_sample.py {args.sweep} --data {args.data}",
         "published": {},
         "notes": ["Trained elsewhere, scored here without any change."],
-        "figures": [],
     }
-    write_atomic(out / PLAN, to_json(plan))
     plan["figures"] = [list(entry) for entry in draw(members, out, plan, dataset)]
     write_atomic(out / PLAN, to_json(plan))
     print(pages.write_pages(out))

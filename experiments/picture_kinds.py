@@ -12,6 +12,7 @@ import numpy as np
 from fluojax.data.fingerprint import cell_areas, equivalent_diameter, touching_cells
 from fluojax.data.record import Record
 from fluojax.files import write_atomic
+from fluojax.inference.evaluation import f1
 from fluojax.report.figures import Panel, draw_panels, png_bytes, subplots
 from fluojax.sweep.members import Member, by_configuration
 
@@ -83,7 +84,7 @@ def _f1(member: Member, kinds: Mapping[str, str], kind: str) -> float:
     tp, fp, fn = (
         int(member.counts[f"{n}_50"][inside].sum()) for n in ("tp", "fp", "fn")
     )
-    return 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 0.0
+    return float(np.nan_to_num(f1(tp, fp, fn)))
 
 
 def draw_examples(path: Path, kinds: Mapping[str, str], member: Member, predict) -> str:
@@ -97,10 +98,12 @@ def draw_examples(path: Path, kinds: Mapping[str, str], member: Member, predict)
       A caption.
     """
     tp, fp, fn = (member.counts[f"{n}_50"] for n in ("tp", "fp", "fn"))
-    f1 = dict(zip(member.images, 2 * tp / np.maximum(2 * tp + fp + fn, 1), strict=True))
+    by_name = dict(zip(member.images, np.nan_to_num(f1(tp, fp, fn)), strict=True))
     panels = []
     for kind in KINDS:
-        names = sorted((n for n in member.images if kinds.get(n) == kind), key=f1.get)
+        names = sorted(
+            (n for n in member.images if kinds.get(n) == kind), key=by_name.get
+        )
         if names:
             record, found = predict(names[len(names) // 2])
             panels.append(Panel(kind, record.image, record.instances, found))

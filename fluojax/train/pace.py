@@ -48,8 +48,8 @@ class Signals:
     """
 
     def __init__(self):
-        self._asked = self._heard = False
-        self._number = signal.SIGTERM
+        self._asked: int | None = None  # number of the signal
+        self._heard = False
         self._old = {}
         numbers = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
         for number in numbers[: None if parallel.alone() else 1]:
@@ -60,13 +60,13 @@ class Signals:
         """Whether the run should stop after this step."""
         if not parallel.alone():
             return parallel.preempted(step)
-        self._heard = self._asked
-        return self._asked
+        self._heard = self._asked is not None
+        return self._heard
 
     def _ask(self, number, frame):
         if number == signal.SIGINT and (self._asked or not parallel.alone()):
             raise KeyboardInterrupt
-        self._asked, self._number = True, number
+        self._asked = number
 
     def restore(self) -> None:
         """Gives the signals back to who had them, with one that came too late here.
@@ -77,7 +77,7 @@ class Signals:
         for number, handler in self._old.items():
             signal.signal(number, handler)
         if self._asked and not self._heard and parallel.alone():
-            signal.raise_signal(self._number)
+            signal.raise_signal(self._asked)
 
 
 @contextlib.contextmanager
