@@ -5,7 +5,7 @@ Data:   FNC v2 yellow (tfds:fnc_v2/yellow, manual download), 200/30/70 images.
 Full:   fluojax sweep experiments/loss_study.py --scale full --workdir runs/loss_study
         c-ResUnet (1.7 M), crop 512, batch 32, 1,000 steps; minutes a member on a GPU
 Small:  the same without --scale [--data DATA]: generated cells, c-ResUnet of half the
-        width, crop 128, batch 16, 400 steps; about 4 minutes a member on two cores
+        width, crop 128, batch 8, 400 steps; about 3 minutes a member and core
 Quick:  add --smoke
 Out of sample: python experiments/out_of_sample.py runs/loss_study --data DATA
 
@@ -68,7 +68,7 @@ SCALES = {
     "small": {
         "model": "cresunet_nano",
         "crop": 128,
-        "batch_size": 16,
+        "batch_size": 8,
         "num_steps": 400,
         "eval_every": 200,
         "save_every": 400,
