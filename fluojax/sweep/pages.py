@@ -1,4 +1,4 @@
-"""Files of a sweep: table.md, table.csv, table.tex, report.md and report.html."""
+"""Files of a sweep: table.md, .csv and .tex, members.csv, report.md and .html."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,6 +29,7 @@ def write_pages(root: Path) -> str:
     text = blocks.to_markdown(plan["title"], content)
     write_atomic(root / "table.md", text)
     write_atomic(root / "table.csv", table.to_csv(plan, rows))
+    write_atomic(root / "members.csv", table.members_csv(plan, members))
     write_atomic(root / "table.tex", table.to_tex(header, lines))
     content += _beside_published(plan, rows) + _figures(root, plan, rows, members)
     content += [*_members(members, plan), *_how_to_repeat(plan)]

@@ -248,6 +248,21 @@ _PARTS = ("mean", "sd", "worked_mean", "worked_sd", "published", "published_sd")
 _PARTS += ("difference", "differs")
 
 
+def members_csv(plan: Mapping[str, Any], members: Sequence[Member]) -> str:
+    """One line per finished member, unrounded: what the means are made of."""
+    fields = ("best_step", "threshold", "hours", "commit")
+    lines = [
+        [m.configuration, m.seed, m.state]
+        + [m.value(column) for column in plan["columns"]]
+        + [m.results.get(field) for field in fields]
+        for m in members
+        if m.finished
+    ]
+    return csv_text(
+        ["configuration", "seed", "state", *plan["columns"], *fields], lines
+    )
+
+
 def to_tex(header: Sequence[str], table: Sequence[Sequence[str]]) -> str:
     """A `tabular` for a paper; needs no package."""
     lines = [f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", "\\hline"]

@@ -100,7 +100,8 @@ def test_differences_to_published_values_are_marked_beyond_two_pooled_errors(swe
 def test_pages_hold_the_same_table_whenever_they_are_built(sweep):
     root, _ = sweep
     text = pages.write_pages(root)
-    names = ("table.md", "table.csv", "table.tex", "report.md", "report.html")
+    names = ("table.md", "table.csv", "members.csv", "table.tex", "report.md")
+    names += ("report.html",)
     first = [(root / name).read_bytes() for name in names]
     assert cli.main(["report", str(root)]) == 0
     assert [(root / name).read_bytes() for name in names] == first
@@ -112,6 +113,18 @@ def test_pages_hold_the_same_table_whenever_they_are_built(sweep):
     assert [line["configuration"] for line in lines] == ["good", "bad", "none"]
     assert lines[2]["f1_iou_mean"] == ""
     assert "<script" not in (root / "report.html").read_text()
+
+
+def test_every_finished_member_stands_in_a_file_of_its_own_scores(sweep):
+    root, plan = sweep
+    pages.write_pages(root)
+    lines = list(csv.DictReader((root / "members.csv").open()))
+    names = [(line["configuration"], line["seed"]) for line in lines]
+    assert names == [("bad", "0"), ("bad", "1"), ("bad", "2"), ("good", "0"), ("good", "1")]
+    assert [line["state"] for line in lines[:3]] == ["done", "collapsed", "diverged"]
+    found = [float(line["f1_iou"]) for line in lines]
+    np.testing.assert_allclose(found, [plan["f1"][2], 0, 0, *plan["f1"][:2]], rtol=1e-9)
+    assert [line["mae"] for line in lines] == ["1", "9", "", "1", "1"]
 
 
 def test_a_clear_difference_is_told_and_noise_is_not(tmp_path):
