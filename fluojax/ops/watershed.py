@@ -387,20 +387,18 @@ def _flood(
 
 def _levels(
     height: jax.Array, seeds: jax.Array, mask: jax.Array, compactness: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """Level at which each pixel is reached, inf if never, and its marker pixel."""
-    place = _places(height)
+) -> tuple[jax.Array, jax.Array]:
+    """Level at which each pixel is reached, inf if never, and its marker's pixel."""
+    place = _places(height.shape)
     level = jnp.where(seeds, height, jnp.inf)
     free = mask & ~seeds
 
     def spread(state: tuple) -> tuple:
         level, seed = state
-        before = _neighbours((level, *seed), (jnp.inf,) + (0,) * len(seed))
-        for other, *other_seed in before:
+        for other, other_seed in _neighbours((level, seed), (jnp.inf, 0)):
             offer = _offer(other, height, compactness, place, other_seed)
             better = free & (offer < level)
-            level = jnp.where(better, offer, level)
-            seed = _pick(better, other_seed, seed)
+            level, seed = _pick(better, (offer, other_seed), (level, seed))
         return level, seed
 
     def turn(state):
@@ -409,7 +407,8 @@ def _levels(
         new = lax.fori_loop(0, 2, lambda _, state: spread(state), tuple(old))
         return jnp.any(new[0] < old[0]), *new
 
-    _, level, seed = lax.while_loop(lambda s: s[0], turn, (True, level, place))
+    start = (True, level, _index(height.shape))
+    _, level, seed = lax.while_loop(lambda s: s[0], turn, start)
     return level, seed
 
 
@@ -445,7 +444,7 @@ def _arrival(
 def _parents(
     height: jax.Array,
     level: jax.Array,
-    seed: tuple[jax.Array, ...],
+    seed: jax.Array,
     arrival: tuple[jax.Array, jax.Array],
     markers: jax.Array,
     compactness: jax.Array,
@@ -455,13 +454,11 @@ def _parents(
     Of several the one that was reached first itself, then the one of the smaller
     label; a queue would decide by the way in which it happens to be stored.
     """
-    place, labels = _places(height), markers[seed]
-    index = jnp.arange(height.size, dtype=jnp.int32).reshape(height.shape)
+    place, labels = _places(height.shape), markers.ravel()[seed]
     best = None
-    arrays = (level, *arrival, labels, index, *seed)
-    fills = (jnp.inf, 0, jnp.inf, 0, 0) + (0,) * len(seed)
-    for other, *rest in _neighbours(arrays, fills):
-        steps, origin, label, parent, *other_seed = rest
+    arrays = (level, *arrival, labels, _index(height.shape), seed)
+    for other, *rest in _neighbours(arrays, (jnp.inf, 0, jnp.inf, 0, 0, 0)):
+        steps, origin, label, parent, other_seed = rest
         offer = _offer(other, height, compactness, place, other_seed)
         earlier = (other < level) | ((other == level) & (steps < arrival[0]))
         offer = jnp.where(earlier, offer, jnp.inf)
@@ -490,8 +487,12 @@ def _follow_parents(
 
 
 def _offer(other, height, compactness, place, seed) -> jax.Array:
-    """Level at which water from a neighbour reaches a pixel."""
-    squares = sum(jnp.square(a - b) for a, b in zip(place, seed, strict=True))
+    """Level at which water from a neighbour, come from the pixel `seed`, reaches one."""
+    squares, left = 0, seed
+    for here, length in zip(reversed(place), reversed(height.shape), strict=True):
+        row = lax.div(left, jnp.int32(length))
+        squares += jnp.square(here - (left - row * length))
+        left = row
     away = jnp.sqrt(squares.astype(height.dtype))
     return jnp.maximum(other, height + compactness * away)
 
@@ -506,9 +507,14 @@ def _neighbours(arrays, fills):
         yield tuple(shifted(array, offset) for array in padded)
 
 
-def _places(like: jax.Array) -> tuple[jax.Array, ...]:
-    rank = like.ndim
-    return tuple(lax.broadcasted_iota(jnp.int32, like.shape, a) for a in range(rank))
+def _places(shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
+    """Coordinates of every pixel."""
+    return tuple(lax.broadcasted_iota(jnp.int32, shape, a) for a in range(len(shape)))
+
+
+def _index(shape: tuple[int, ...]) -> jax.Array:
+    """Raster index of every pixel."""
+    return jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
 
 
 def _pick(condition: jax.Array, yes, no) -> tuple[jax.Array, ...]:
