@@ -6,7 +6,7 @@ Full:   fluojax sweep experiments/architectures.py --scale full --workdir \
             runs/architectures
         published sizes (1.5 M to 105 M parameters), batch 16, 50 epochs (650 steps)
 Small:  the same without --scale [--data DATA]: generated cells, the small variant of
-        each network, crop 128, batch 8, 400 steps; 2 to 10 minutes a member
+        each network, crop 96, batch 8, 400 steps; 2 to 8 minutes a member
 Quick:  add --smoke
 
 The paper does not say with which loss the baselines were trained. Ours: its hybrid

@@ -4,8 +4,8 @@ Source: IMSAHLO, arXiv 2601.11645, Table IV; protocol as in ladder.py.
 Data:   FNC v1 (283 images) at 512 x 768, grey (tfds:fnc_v1/imsahlo_512x768).
 Full:   fluojax sweep experiments/hybrid_terms.py --scale full --workdir runs/hybrid
         IMSAHLO, batch 16, 50 epochs (650 steps)
-Small:  the same without --scale [--data DATA]: generated cells, 8 features, crop 128,
-        batch 8, 400 steps; about 4 minutes a member on two CPU cores
+Small:  the same without --scale [--data DATA]: generated cells, 8 features, crop 96,
+        batch 8, 400 steps; about 5 minutes a member and core
 Quick:  add --smoke
 
 The paper gives weights of the full hybrid (0.4 Tversky, 0.2 contour, 0.3 focal, 0.1

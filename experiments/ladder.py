@@ -4,8 +4,8 @@ Source: IMSAHLO, arXiv 2601.11645, Table III; protocol of its section 4.
 Data:   FNC v1 (283 images) at 512 x 768, grey (tfds:fnc_v1/imsahlo_512x768).
 Full:   fluojax sweep experiments/ladder.py --scale full --workdir runs/ladder
         16 features at the first stage, batch 16, 50 epochs (650 steps)
-Small:  the same without --scale [--data DATA]: generated cells, 8 features, crop 128,
-        batch 8, 400 steps; about 4 minutes a member on two CPU cores
+Small:  the same without --scale [--data DATA]: generated cells, 8 features, crop 96,
+        batch 8, 400 steps; 3 to 5 minutes a member and core
 Quick:  add --smoke
 
 Of the paper: CLAHE before and after augmentation, its augmentation, AdamW with weight
@@ -46,7 +46,7 @@ PROTOCOL = {
 SCALES = {
     "small": {
         "learning_rate": 1e-3,
-        "crop": 128,
+        "crop": 96,
         "batch_size": 8,
         "num_steps": 400,
         "eval_every": 100,
