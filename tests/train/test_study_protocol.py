@@ -111,6 +111,15 @@ def test_the_best_threshold_is_found_in_nine_calls(top):
     assert train.highest(lambda t: 1.0, grid) == 0.5
 
 
+@pytest.mark.parametrize(
+    ("top", "start", "found"),
+    [(0.99, 0.9, 0.9875), (0.9, 0.9, 0.9), (1.0, 0.9, 0.9984375), (0.02, 0.1, 0.025)],
+)
+def test_a_threshold_at_the_end_of_its_range_is_sought_beyond(top, start, found):
+    assert train.beyond(lambda t: -abs(t - top), start) == pytest.approx(found)
+    assert train.beyond(lambda t: 1.0, start) == start
+
+
 def test_pixels_of_all_validation_images_are_scored_together():
     rows = [
         {"tp_px": 3, "fp_px": 1, "fn_px": 0, "tn_px": 6},
