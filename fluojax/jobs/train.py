@@ -441,6 +441,7 @@ def tune_threshold(network, run, records: Iterable[Record], reference: str) -> f
     post = configs.postprocess_options(run.config)
     options = evaluate.scoring_options(run.diameter)
 
+    @functools.cache
     def score(threshold: float) -> float:
         rows = [
             evaluation.score_image(
@@ -453,9 +454,9 @@ def tune_threshold(network, run, records: Iterable[Record], reference: str) -> f
         ]
         return evaluate.selection_score(evaluation.summarise(rows, options, reference))
 
-    known = functools.cache(score)
-    best = highest(known, [round(0.1 + 0.05 * k, 2) for k in range(17)])
-    return beyond(known, best) if best in (0.1, 0.9) else best
+    grid = [round(0.1 + 0.05 * k, 2) for k in range(17)]
+    best = highest(score, grid)
+    return beyond(score, best) if best in (grid[0], grid[-1]) else best
 
 
 def highest(score: Callable[[float], float], grid: Sequence[float]) -> float:

@@ -474,7 +474,7 @@ def _follow_parents(
     parents: jax.Array, markers: jax.Array, ends: jax.Array
 ) -> jax.Array:
     """Marker at the end of each chain of parents, which halves in every turn."""
-    index = jnp.arange(parents.size, dtype=jnp.int32)
+    index = _index(parents.shape).ravel()
     parents = jnp.where(ends.ravel(), index, parents.ravel())
 
     def turn(state):
@@ -488,6 +488,7 @@ def _follow_parents(
 
 def _offer(other, height, compactness, place, seed) -> jax.Array:
     """Level at which water from a neighbour, come from the pixel `seed`, reaches one."""
+    # jnp.unravel_index would also clip, in the loop that takes most of the time.
     squares, left = 0, seed
     for here, length in zip(reversed(place), reversed(height.shape), strict=True):
         row = lax.div(left, jnp.int32(length))
