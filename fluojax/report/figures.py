@@ -153,11 +153,17 @@ def subplots(rows: int, columns: int, *, figsize: tuple[float, float]):
     """A figure of its own and its axes `[rows, columns]`.
 
     Without pyplot, whose list of figures and choice of screen belong to the user.
+    Twenty colours, since a study may have twelve rows: the usual ten, then lighter.
     """
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=figsize)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    pairs = colormaps["tab20"].colors
+    for axis in axes.flat:
+        axis.set_prop_cycle(color=pairs[::2] + pairs[1::2])
+    return figure, axes
 
 
 def png_bytes(figure) -> bytes:
