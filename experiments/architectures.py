@@ -63,8 +63,7 @@ def study(options: Options) -> Study:
         columns=(*ladder.COLUMNS, "gflops", "images_per_s"),
         labels=labels,
         published=published_tables.imsahlo_models("imsahlo_table2"),
-        source=published_tables.source("imsahlo_table2"),
-        notes=published_tables.notes("imsahlo_table2", options),
+        **published_tables.told("imsahlo_table2", options),
         measure=measures.cost,
         figures=functools.partial(network_figures.draw, labels=labels),
     )

@@ -59,6 +59,5 @@ def study(options: Options) -> Study:
         seeds=(0, 1, 2),
         columns=("dice", "macro_f1", "iou", "f1_iou", "f1_50", "mae"),
         published=published_tables.imsahlo_terms(),
-        source=published_tables.source("imsahlo_table4"),
-        notes=published_tables.notes("imsahlo_table4", options),
+        **published_tables.told("imsahlo_table4", options),
     )

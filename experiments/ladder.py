@@ -89,7 +89,6 @@ def study(options: Options) -> Study:
         columns=COLUMNS,
         labels=LABELS,
         published=published_tables.imsahlo_models("imsahlo_table3"),
-        source=published_tables.source("imsahlo_table3"),
-        notes=published_tables.notes("imsahlo_table3", options),
+        **published_tables.told("imsahlo_table3", options),
         figures=functools.partial(network_figures.draw, labels=LABELS),
     )

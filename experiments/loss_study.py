@@ -105,7 +105,6 @@ def study(options: Options) -> Study:
         members=members,
         labels=LABELS,
         published={k: published[loss_name(k, variant)] for k in LABELS},
-        source=published_tables.source("loss_study"),
-        notes=published_tables.notes("loss_study", options),
+        **published_tables.told("loss_study", options),
         figures=signal_share.draw,
     )

@@ -57,17 +57,18 @@ def imsahlo_terms() -> Values:
     }
 
 
-def notes(name: str, options: Options) -> tuple[str, ...]:
-    """Footnotes of a file, after a warning where our protocol is not the source's."""
-    own = tuple(read(name)["notes"])
-    if options.scale == "full" and options.data is None and not options.smoke:
-        return own
-    warning = (
-        f"Not the published protocol: the published values are of {read(name)['data']}; "
-        "a difference to them says nothing about whether they can be reproduced."
-    )
-    return (warning, *own)
+def told(name: str, options: Options) -> dict[str, Any]:
+    """What a `Study` tells of the values of a file: source, comparable, notes.
 
-
-def source(name: str) -> str:
-    return read(name)["source"]
+    The notes begin with a warning where our protocol is not the source's.
+    """
+    file = read(name)
+    comparable = options.scale == "full" and options.data is None and not options.smoke
+    notes = tuple(file["notes"])
+    if not comparable:
+        warning = (
+            f"Not the published protocol: the published values are of {file['data']}; a "
+            "difference to them says nothing about whether they can be reproduced."
+        )
+        notes = (warning, *notes)
+    return {"source": file["source"], "comparable": comparable, "notes": notes}

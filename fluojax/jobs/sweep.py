@@ -148,6 +148,7 @@ def plan_of(study: Study, command: str) -> dict[str, Any]:
         "labels": dict(study.labels),
         "published": published,
         "source": study.source,
+        "comparable": study.comparable,
         "notes": list(study.notes),
         "members": members,
         "figures": [],

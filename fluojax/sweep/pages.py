@@ -123,9 +123,10 @@ def _footnotes(
         "excludes 0.",
     ]
     if any(cell.published for row in rows for cell in row.cells.values()):
+        star = "; a star marks more than two pooled standard errors"
         notes.append(
-            f"Published: {plan['source']}. Δ is ours minus published; a star marks "
-            "more than two pooled standard errors."
+            f"Published: {plan['source']}. Δ is ours minus published"
+            f"{star if plan.get('comparable', True) else ''}."
         )
     return [blocks.Paragraph(text) for text in (*notes, *plan["notes"])]
 

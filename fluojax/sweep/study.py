@@ -60,6 +60,8 @@ class Study:
       labels: name of a configuration in the table, its key where absent.
       published: configuration -> score -> value.
       source: where the published values stand.
+      comparable: they are of the same data and budget; only then is a difference
+        to them marked where it exceeds their errors.
       notes: printed under the table, footnotes of the published values first.
       measure: further scores of a finished member, stored beside its results.
       figures: draws what only this experiment has.
@@ -72,6 +74,7 @@ class Study:
     labels: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Mapping[str, Published]] = field(default_factory=dict)
     source: str = ""
+    comparable: bool = True
     notes: tuple[str, ...] = ()
     measure: Measure | None = None
     figures: Figures | None = None

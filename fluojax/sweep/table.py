@@ -29,8 +29,8 @@ class Cell:
       every: over all finished members, overlap scores of failed ones counted as 0.
       worked: over the members that neither collapsed nor diverged.
       published: None where nothing was published.
-      marked: ours and the published value differ by more than two pooled
-        standard errors.
+      marked: ours and the published value are comparable and differ by more than
+        two pooled standard errors.
     """
 
     every: Summary
@@ -91,6 +91,11 @@ def _row(
     fates = [m.state for m in members]
     sizes = {m.results.get("parameters") for m in members if m.results}
     published = plan["published"].get(name, {})
+    comparable = plan.get("comparable", True)  # plans of older versions have none
+    cells = {
+        column: _cell(column, members, published.get(column), comparable)
+        for column in plan["columns"]
+    }
     return Row(
         configuration=name,
         label=plan["labels"].get(name, name),
@@ -99,13 +104,16 @@ def _row(
         collapsed=fates.count("collapsed"),
         diverged=fates.count("diverged"),
         parameters=next((n for n in sizes if n), None),
-        cells={c: _cell(c, members, published.get(c)) for c in plan["columns"]},
+        cells=cells,
         to_best=comparison,
     )
 
 
 def _cell(
-    column: str, members: Sequence[Member], published: Mapping[str, Any] | None
+    column: str,
+    members: Sequence[Member],
+    published: Mapping[str, Any] | None,
+    comparable: bool,
 ) -> Cell:
     every = summarise([m.value(column) for m in members if m.finished])
     worked = summarise([m.value(column) for m in members if m.state == "done"])
@@ -113,7 +121,7 @@ def _cell(
         return Cell(every, worked, None, False)
     sd = math.nan if published["sd"] is None else published["sd"]
     theirs = Summary(published["mean"], sd, published["n"] or 0)
-    return Cell(every, worked, theirs, differs(every, theirs))
+    return Cell(every, worked, theirs, comparable and differs(every, theirs))
 
 
 # --- texts ------------------------------------------------------------------------

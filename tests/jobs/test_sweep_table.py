@@ -90,11 +90,21 @@ def test_differences_to_published_values_are_marked_beyond_two_pooled_errors(swe
     mean = np.mean(plan["f1"][:2])
     assert cell.difference == pytest.approx(mean - 0.5)
     error = math.hypot(np.std(plan["f1"][:2], ddof=1) / 2**0.5, 0.01 / 5**0.5)
-    assert cell.marked == (abs(mean - 0.5) > 2 * error)
+    assert cell.marked and abs(mean - 0.5) > 2 * error
     near, far = Summary(0.5, 0.02, 4), Summary(0.5 + 2.9e-2, 0.02, 4)
     assert statistics.differs(near, far)
     assert not statistics.differs(near, Summary(0.5 + 2.8e-2, 0.02, 4))
     assert not statistics.differs(near, Summary(0.9, math.nan, 1))
+
+
+def test_no_difference_is_marked_where_data_or_budget_are_others(sweep):
+    root, _ = sweep
+    plan = read_plan(root) | {"comparable": False}
+    row = table.rows_of(plan, read_members(root, plan))[0]
+    assert row.cells["f1_iou"].published and not row.cells["f1_iou"].marked
+    (root / "sweep.json").write_text(json.dumps(plan))
+    page = pages.write_pages(root)
+    assert "Δ is ours minus published." in page and "star" not in page
 
 
 def test_pages_hold_the_same_table_whenever_they_are_built(sweep):
