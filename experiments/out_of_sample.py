@@ -10,6 +10,7 @@ Figures show the scores by kind of picture (picture_kinds.py), and one of each.
 """
 
 import argparse
+import time
 from pathlib import Path
 
 import picture_kinds
@@ -22,7 +23,7 @@ from fluojax.data.sources import load_dataset
 from fluojax.files import to_json, write_atomic
 from fluojax.inference import evaluation
 from fluojax.jobs import evaluate
-from fluojax.jobs.train import cell_diameter
+from fluojax.jobs.train import cell_diameter, image_sizes
 from fluojax.sweep import pages
 from fluojax.sweep.members import PLAN, Member, read_members, read_plan
 
@@ -32,6 +33,7 @@ def score(member: Member, dataset: Dataset, data: str, out: Path) -> None:
     folder = out / member.configuration / f"seed{member.seed}"
     if (folder / "results.json").exists():
         return
+    began = time.monotonic()
     run = runs.open_run(member.folder)
     records = [r for part in dataset.splits.values() for r in part]
     options = evaluate.scoring_options(cell_diameter(dataset))
@@ -41,7 +43,8 @@ def score(member: Member, dataset: Dataset, data: str, out: Path) -> None:
     config = dict(member.results["config"], data=data)
     write_atomic(folder / "per_image.csv", evaluation.rows_csv(scored.rows))
     results = dict(member.results, config=config, split="all")
-    results |= {"scores": scored.scores, "image_sizes": {}, "hours": 0.0}
+    results |= {"scores": scored.scores, "image_sizes": image_sizes(records)}
+    results["hours"] = (time.monotonic() - began) / 3600
     write_atomic(folder / "results.json", to_json(results | environment.environment()))
 
 

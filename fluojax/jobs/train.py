@@ -406,7 +406,7 @@ def _finish(config, dataset, workdir, outcome, diameter, console) -> dict[str, A
         "postprocess": configs.postprocess_settings(config),
         "hours": round(seconds / 3600, 4),
         "parameters": sum(x.size for x in jax.tree.leaves(run.variables["params"])),
-        "image_sizes": _sizes(dataset.splits[split]),
+        "image_sizes": image_sizes(dataset.splits[split]),
         "config": configs.to_dict(config),
         **environment.environment(),
     }
@@ -423,7 +423,7 @@ def _finish(config, dataset, workdir, outcome, diameter, console) -> dict[str, A
     return results
 
 
-def _sizes(records: Sequence[Record]) -> dict[str, int]:
+def image_sizes(records: Sequence[Record]) -> dict[str, int]:
     """Images of each size, the most frequent first."""
     sizes = ["x".join(map(str, r.instances.shape)) for r in records]
     return dict(Counter(sizes).most_common())

@@ -1,6 +1,7 @@
 """Every experiment script: its members are experiments that can be built."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from fluojax import cli
 from fluojax.data.record import Record
+from fluojax.data.sources import load_dataset
 from fluojax.sweep import Options
 from fluojax.sweep.members import SCORES
 from fluojax.sweep.study import load_study
@@ -173,3 +175,25 @@ def test_smoke_of_every_script_ends_in_a_table(name, variant, scale, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "table.md").exists()
+
+
+@pytest.mark.slow
+def test_out_of_sample_scores_the_trained_members_on_all_images_of_other_data(tmp_path):
+    trained, scored = tmp_path / "dice", tmp_path / "scored"
+    words = [sys.executable, "-m", "fluojax", "sweep", str(ROOT / "loss_study.py")]
+    words += ["--smoke", "--seeds", "1", "--only", "dice", "--workdir", str(trained)]
+    subprocess.run(words, check=True, capture_output=True)
+    words = [sys.executable, str(ROOT / "out_of_sample.py"), str(trained)]
+    words += ["--data", "fnc_synth/smoke", "--out", str(scored)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    here, there = (
+        json.loads((root / "dice" / "seed0" / "results.json").read_text())
+        for root in (trained, scored)
+    )
+    images = load_dataset("fnc_synth/smoke").splits
+    assert there["split"] == "all" and there["threshold"] == here["threshold"]
+    assert there["scores"]["n_images"] == sum(map(len, images.values()))
+    assert sum(there["image_sizes"].values()) == there["scores"]["n_images"]
+    assert there["hours"] > 0
+    assert "| Dice | 1/1 |" in (scored / "table.md").read_text()
