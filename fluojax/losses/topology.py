@@ -45,7 +45,9 @@ def soft_cldice_loss(
         precision = (Σ S(p)·y + smooth) / (Σ S(p) + smooth)
         sensitivity = (Σ S(y)·p + smooth) / (Σ S(y) + smooth)
 
-    and 1 - their harmonic mean, averaged over classes.
+    and 1 - their harmonic mean, averaged over classes. Needs a loss of overlap
+    beside it: an image that is all foreground has no soft skeleton, so that alone it
+    is 0 there as well as at the truth.
 
     Args:
       logits: `[B, *S, K]` scores.

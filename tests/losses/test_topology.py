@@ -195,6 +195,12 @@ def test_extreme_images_have_finite_values_and_gradients_without_smoothing(loss)
         chex.assert_tree_all_finite(run(logits))
 
 
+def test_an_image_all_foreground_has_no_skeleton_and_costs_nothing():
+    labels = jnp.zeros((1, 16, 16, 1)).at[:, 4:9, 3:12].set(1.0)
+    assert soft_cldice_loss(jnp.full(labels.shape, 20.0), labels)[0] < 1e-6
+    assert soft_cldice_loss(jnp.full(labels.shape, -20.0), labels)[0] > 0.5
+
+
 def test_a_perfect_prediction_loses_no_digits():
     _, labels = scene((16, 16))
     found = soft_cldice_loss(40 * jnp.asarray(labels, jnp.float32) - 20, labels)
