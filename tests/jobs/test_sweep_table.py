@@ -129,8 +129,8 @@ def test_every_finished_member_stands_in_a_file_of_its_own_scores(sweep):
     root, plan = sweep
     pages.write_pages(root)
     lines = list(csv.DictReader((root / "members.csv").open()))
-    names = [(line["configuration"], line["seed"]) for line in lines]
-    assert names == [("bad", "0"), ("bad", "1"), ("bad", "2"), ("good", "0"), ("good", "1")]
+    names = [f"{line['configuration']} {line['seed']}" for line in lines]
+    assert names == ["bad 0", "bad 1", "bad 2", "good 0", "good 1"]
     assert [line["state"] for line in lines[:3]] == ["done", "collapsed", "diverged"]
     found = [float(line["f1_iou"]) for line in lines]
     np.testing.assert_allclose(found, [plan["f1"][2], 0, 0, *plan["f1"][:2]], rtol=1e-9)
