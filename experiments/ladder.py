@@ -5,7 +5,7 @@ Data:   FNC v1 (283 images) at 512 x 768, grey (tfds:fnc_v1/imsahlo_512x768).
 Full:   fluojax sweep experiments/ladder.py --scale full --workdir runs/ladder
         16 features at the first stage, batch 16, 50 epochs (650 steps)
 Small:  the same without --scale [--data DATA]: generated cells, 8 features, crop 96,
-        batch 8, 400 steps; 3 to 5 minutes a member and core
+        batch 8, 400 steps; 2 to 6 minutes a member and core
 Quick:  add --smoke
 
 Of the paper: CLAHE before and after augmentation, its augmentation, AdamW with weight

@@ -8,7 +8,7 @@ Full:   fluojax sweep experiments/spatial_moments.py --scale full --data DATA \
             --workdir runs/spatial_moments
         c-ResUnet (1.7 M), crop 192, batch 16, 2,000 steps
 Small:  the same without --scale: c-ResUnet of half the width, crop 128, batch 8, 400
-        steps; about 3 minutes a member on two CPU cores; generated cells without --data
+        steps; about 4 minutes a member and core; generated cells without --data
 Quick:  add --smoke
 
 All rows have Dice + cross-entropy; beside the moment terms stand the competitors that
