@@ -18,12 +18,13 @@ import picture_kinds
 import fluojax
 from fluojax import environment, runs
 from fluojax.console import Console
+from fluojax.data.fingerprint import image_sizes
 from fluojax.data.record import Dataset
 from fluojax.data.sources import load_dataset
 from fluojax.files import to_json, write_atomic
 from fluojax.inference import evaluation
 from fluojax.jobs import evaluate
-from fluojax.jobs.train import cell_diameter, image_sizes
+from fluojax.jobs.train import cell_diameter
 from fluojax.sweep import pages
 from fluojax.sweep.members import PLAN, Member, read_members, read_plan
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,7 +80,7 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
     mean_share = float(shares.mean())
     return Fingerprint(
         images={name: len(part) for name, part in dataset.splits.items()},
-        sizes=_counted("x".join(map(str, r.image.shape[:-1])) for r in records),
+        sizes=image_sizes(records),
         dtypes=_counted(str(r.image.dtype) for r in records),
         channels=records[0].image.shape[-1],
         intensity=intensity_range(records),
@@ -165,6 +166,11 @@ def touching_cells(instances: np.ndarray) -> int:
         ids.update(np.unique(a[meet]).tolist())
         ids.update(np.unique(b[meet]).tolist())
     return len(ids)
+
+
+def image_sizes(records: Iterable[Record]) -> dict[str, int]:
+    """Images of each size, such as 512x640, the most frequent first."""
+    return _counted("x".join(map(str, r.image.shape[:-1])) for r in records)
 
 
 def _counted(values) -> dict[str, int]:

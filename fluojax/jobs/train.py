@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -406,7 +405,7 @@ def _finish(config, dataset, workdir, outcome, diameter, console) -> dict[str, A
         "postprocess": configs.postprocess_settings(config),
         "hours": round(seconds / 3600, 4),
         "parameters": sum(x.size for x in jax.tree.leaves(run.variables["params"])),
-        "image_sizes": image_sizes(dataset.splits[split]),
+        "image_sizes": fingerprints.image_sizes(dataset.splits[split]),
         "config": configs.to_dict(config),
         **environment.environment(),
     }
@@ -421,12 +420,6 @@ def _finish(config, dataset, workdir, outcome, diameter, console) -> dict[str, A
         f"{duration(seconds)} -> {workdir}"
     )
     return results
-
-
-def image_sizes(records: Sequence[Record]) -> dict[str, int]:
-    """Images of each size, the most frequent first."""
-    sizes = ["x".join(map(str, r.instances.shape)) for r in records]
-    return dict(Counter(sizes).most_common())
 
 
 def tune_threshold(network, run, records: Iterable[Record], reference: str) -> float:

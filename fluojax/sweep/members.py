@@ -167,9 +167,10 @@ def read_plan(root: Path) -> dict[str, Any]:
       UserError: the folder is no sweep, or the file is damaged.
     """
     try:
-        return json.loads((root / PLAN).read_text(encoding="utf-8"))
+        plan = json.loads((root / PLAN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{root}: no sweep: {PLAN} is not readable: {error}") from error
+    return {"comparable": True} | plan  # plans of older versions do not say
 
 
 def read_members(root: Path, plan: Mapping[str, Any]) -> list[Member]:

@@ -126,7 +126,7 @@ def _footnotes(
         star = "; a star marks more than two pooled standard errors"
         notes.append(
             f"Published: {plan['source']}. Δ is ours minus published"
-            f"{star if plan.get('comparable', True) else ''}."
+            f"{star if plan['comparable'] else ''}."
         )
     return [blocks.Paragraph(text) for text in (*notes, *plan["notes"])]
 

@@ -91,9 +91,8 @@ def _row(
     fates = [m.state for m in members]
     sizes = {m.results.get("parameters") for m in members if m.results}
     published = plan["published"].get(name, {})
-    comparable = plan.get("comparable", True)  # plans of older versions have none
     cells = {
-        column: _cell(column, members, published.get(column), comparable)
+        column: _cell(column, members, published.get(column), plan["comparable"])
         for column in plan["columns"]
     }
     return Row(
