@@ -29,7 +29,8 @@ def test_the_program_predicts_what_the_run_does_at_any_size(trained, shared):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (37, 51)).astype(np.uint8)  # 40 x 56 when padded
     found, expected = model(image), run(image)
-    np.testing.assert_allclose(found.probs, expected.probs, atol=1e-6)
+    # Two compilations sum in other orders; the network carries that to 1.5e-6 and more.
+    np.testing.assert_allclose(found.probs, expected.probs, atol=1e-5)
     np.testing.assert_array_equal(found.instances, expected.instances)
 
 
