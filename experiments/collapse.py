@@ -27,6 +27,7 @@ from fluojax.files import write_atomic
 from fluojax.report.figures import png_bytes, subplots
 from fluojax.sweep import Options, Study
 from fluojax.sweep.members import Member, by_configuration
+from fluojax.train.journal import read_journal
 
 MOMENTS = Term("local_moment_loss", 1.0, {"scales": (1.0, 2.0, 4.0)})
 ROWS = {
@@ -90,21 +91,47 @@ def study(options: Options) -> Study:
 
 
 def draw_rates(root: Path, members: Sequence[Member]) -> list[tuple[str, str]]:
-    """Share of the seeds that collapsed, with its 95 % interval (Wilson)."""
+    """Share of the seeds that collapsed or end without a cell, 95 % intervals (Wilson).
+
+    Selection can hide a collapse: a network that ends in the empty prediction is
+    scored by an earlier evaluation if that one hit a single pixel.
+    """
     groups = by_configuration(members)
-    figure, ((axis,),) = subplots(1, 1, figsize=(7, 0.8 + 0.35 * len(groups)))
-    for place, group in enumerate(groups.values()):
-        failed = sum(m.state == "collapsed" for m in group)
-        low, high = wilson(failed, len(group))
-        axis.plot([low, high], [place, place], color="0.5")
-        axis.plot(failed / len(group), place, "o", color="#c0603a")
+    figure, ((axis,),) = subplots(1, 1, figsize=(7, 1.3 + 0.4 * len(groups)))
+    kinds = (
+        (-0.15, "o", "#c0603a", has_collapsed, "scored step: nothing in the test set"),
+        (0.15, "s", "#3a6ea5", ends_blind, "last step: no cell found in validation"),
+    )
+    for shift, marker, color, failed, words in kinds:
+        for place, group in enumerate(groups.values()):
+            count = sum(map(failed, group))
+            height = place + shift
+            axis.plot(wilson(count, len(group)), [height, height], color=color, lw=1)
+            label = words if place == 0 else None
+            share = count / len(group)
+            axis.plot(share, height, marker, color=color, ms=5, label=label)
     names = [LABELS.get(n, n) + f" ({len(g)} seeds)" for n, g in groups.items()]
     axis.set_yticks(range(len(groups)), names, fontsize=8)
     axis.invert_yaxis()
-    axis.set(xlim=(-0.02, 1.02), xlabel="share of seeds that predict nothing")
+    axis.set(xlim=(-0.02, 1.02), xlabel="share of the seeds")
+    axis.legend(fontsize=7, loc="lower right")
     write_atomic(root / "figures" / "collapse_rate.png", png_bytes(figure))
-    text = "Share of seeds that end in the empty prediction, 95 % intervals (Wilson)"
+    text = (
+        "Share of the seeds that collapsed (the scored step predicts nothing) or that "
+        "find no cell at their last step, 95 % intervals (Wilson)"
+    )
     return [(text, "figures/collapse_rate.png")]
+
+
+def has_collapsed(member: Member) -> bool:
+    return member.state == "collapsed"
+
+
+def ends_blind(member: Member) -> bool:
+    """Whether the last evaluation matched no cell of the validation images."""
+    journal = read_journal(member.folder / "metrics.jsonl")
+    found = [line["f1_iou"] for line in journal if line.get("split") == "val"]
+    return found[-1:] == [0]
 
 
 def wilson(hits: int, trials: int, z: float = 1.96) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from fluojax import cli
 from fluojax.data.record import Record
 from fluojax.data.sources import load_dataset
 from fluojax.sweep import Options
-from fluojax.sweep.members import SCORES
+from fluojax.sweep.members import SCORES, Member
 from fluojax.sweep.study import load_study
 from fluojax.train import program
 
@@ -131,6 +131,19 @@ def test_intervals_of_a_share_are_those_of_wilson(monkeypatch):
     np.testing.assert_allclose(wilson(3, 20), (0.05237, 0.36042), atol=1e-4)
     np.testing.assert_allclose(wilson(0, 20), (0.0, 0.16113), atol=1e-4)
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("f1", "blind"), [((0.5, 0.0), True), ((0.0, 0.5), False), ((), False)]
+)
+def test_a_member_ends_blind_by_its_last_evaluation(f1, blind, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    lines = [{"step": k, "split": "val", "f1_iou": v} for k, v in enumerate(f1)]
+    lines += [{"step": 9, "split": "train", "loss": 0.0}]
+    journal = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(journal)
+    member = Member("bce", 0, tmp_path, "done", {}, {}, {}, ())
+    assert _load("collapse").ends_blind(member) is blind
 
 
 def test_the_share_near_errors_counts_the_pull_within_three_pixels():
