@@ -10,7 +10,7 @@ literature's focal Tversky does it as well, and whether a moment term prevents i
 Data:   fnc_synth (0.5 % foreground; no download), or FNC v2 yellow.
 Small:  fluojax sweep experiments/collapse.py --workdir runs/collapse
         c-ResUnet of half the width, crop 64 drawn anywhere, batch 16, 400 steps;
-        20 seeds, one to two minutes a member on two cores
+        20 seeds, 1.3 minutes a member on one CPU core
 Full:   add --scale full [--data tfds:fnc_v2/yellow]: c-ResUnet, crop 256, 1,000
         steps, all twelve configurations of the study beside
 Quick:  add --smoke
