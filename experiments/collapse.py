@@ -130,7 +130,7 @@ def has_collapsed(member: Member) -> bool:
 def ends_blind(member: Member) -> bool:
     """Whether the last evaluation matched no cell of the validation images."""
     journal = read_journal(member.folder / "metrics.jsonl")
-    found = [line["f1_iou"] for line in journal if line.get("split") == "val"]
+    found = [line.get("f1_iou") for line in journal if line.get("split") == "val"]
     return found[-1:] == [0]
 
 
