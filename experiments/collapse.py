@@ -103,13 +103,12 @@ def draw_rates(root: Path, members: Sequence[Member]) -> list[tuple[str, str]]:
         (0.15, "s", "#3a6ea5", ends_blind, "last step: no cell found in validation"),
     )
     for shift, marker, color, failed, words in kinds:
-        for place, group in enumerate(groups.values()):
-            count = sum(map(failed, group))
-            height = place + shift
-            axis.plot(wilson(count, len(group)), [height, height], color=color, lw=1)
-            label = words if place == 0 else None
-            share = count / len(group)
-            axis.plot(share, height, marker, color=color, ms=5, label=label)
+        counts = [(sum(map(failed, g)), len(g)) for g in groups.values()]
+        heights = [place + shift for place in range(len(counts))]
+        shares = [hits / seeds for hits, seeds in counts]
+        lows, highs = zip(*(wilson(*count) for count in counts), strict=True)
+        axis.hlines(heights, lows, highs, color=color, lw=1)
+        axis.plot(shares, heights, marker, color=color, ms=5, label=words)
     names = [LABELS.get(n, n) + f" ({len(g)} seeds)" for n, g in groups.items()]
     axis.set_yticks(range(len(groups)), names, fontsize=8)
     axis.invert_yaxis()
