@@ -67,7 +67,8 @@ class _Parser(argparse.ArgumentParser):
             known = {
                 o for parser in _parsers(self) for o in parser._option_string_actions
             }
-            hint = nearest(next(w for w in words if w.startswith("-")), known)
+            option = next((w for w in words if w.startswith("-")), None)
+            hint = nearest(option, known) if option else ""  # a word, not an option
         elif "COMMAND:" in words:
             hint = nearest(words[words.index("choice:") + 1], COMMANDS)
         else:

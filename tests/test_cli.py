@@ -23,6 +23,7 @@ def run(capsys, *words):
     [
         (["trian"], "did you mean train, lr-find?"),
         (["train", "--modle", "unet"], "did you mean --model"),
+        (["list", "losses", "over"], "unrecognized arguments: over; see fluojax"),
         (["train", "--loss", "dise"], "did you mean dice, cc_dice?"),
         (["train", "--model", "unet_nanno"], "did you mean unet_nano"),
         (["train", "--set", "learning=1"], "did you mean learning_rate"),
