@@ -8,7 +8,9 @@ counted; the outline then passes through that corner twice.
 
 import io
 import json
+import math
 import zipfile
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -101,25 +103,78 @@ def rois_zip_bytes(found: list[Outline]) -> bytes:
     return buffer.getvalue()
 
 
-def geojson(found: list[Outline]) -> str:
-    """A feature collection for QuPath: x and y in pixels, origin at the top left."""
+def geojson(
+    found: list[Outline], table: Mapping[str, np.ndarray] | None = None
+) -> str:
+    """A feature collection for QuPath: x and y in pixels, origin at the top left.
+
+    Every polygon is valid in the sense of OGC's simple features: a piece that hangs
+    together at corners only is written as several polygons of one MultiPolygon.
+
+    Args:
+      found: pieces of cells.
+      table: columns of `tables.cell_table`; its numbers become the measurements of
+        the cells, those that are not known are left out.
+    """
     cells: dict[int, list] = {}
     for outline in found:
-        rings = [outline.exterior, *outline.holes]
-        closed = [[*ring[:, ::-1].tolist(), ring[0, ::-1].tolist()] for ring in rings]
-        cells.setdefault(outline.label, []).append(closed)
+        for rings in _simple(outline):
+            closed = [[*r[:, ::-1].tolist(), r[0, ::-1].tolist()] for r in rings]
+            cells.setdefault(outline.label, []).append(closed)
+    rows = {int(n): row for row, n in enumerate(table["label"])} if table else {}
     features = [
         {
             "type": "Feature",
             "geometry": {"type": "Polygon", "coordinates": pieces[0]}
             if len(pieces) == 1
             else {"type": "MultiPolygon", "coordinates": pieces},
-            "properties": {"objectType": "detection", "name": str(label)},
+            "properties": {
+                "objectType": "detection",
+                "name": str(label),
+                "label": label,
+                "measurements": _measurements(table, rows[label]) if table else {},
+            },
         }
         for label, pieces in cells.items()
     ]
     collection = {"type": "FeatureCollection", "features": features}
-    return json.dumps(collection, separators=(",", ":")) + "\n"
+    return json.dumps(collection, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def _measurements(table: Mapping[str, np.ndarray], row: int) -> dict[str, float]:
+    """The finite numbers of one cell; its label has a place of its own."""
+    named = {name: float(column[row]) for name, column in table.items()}
+    return {n: v for n, v in named.items() if n != "label" and math.isfinite(v)}
+
+
+def _simple(outline: Outline) -> list[list[np.ndarray]]:
+    """Rings of valid polygons, exterior first, that together are one piece.
+
+    Rings that pass a corner twice, or meet there, may cut the inside in parts. The
+    parts that hang together along edges are polygons in which each ring passes a
+    corner once.
+    """
+    rings = [outline.exterior, *outline.holes]
+    corners = np.concatenate(rings)
+    if len(np.unique(corners, axis=0)) == len(corners):
+        return [rings]
+    offset = corners.min(axis=0)
+    mask = _filled([ring - offset for ring in rings], corners.max(axis=0) - offset)
+    parts, count = ndimage.label(mask)
+    found = []
+    for part, box in enumerate(ndimage.find_objects(parts, count), start=1):
+        start = offset + [box[0].start, box[1].start]
+        found.append([ring + start for ring in _rings(parts[box] == part)])
+    return [sorted(rings, key=area, reverse=True) for rings in found]
+
+
+def _filled(rings: list[np.ndarray], shape: np.ndarray) -> np.ndarray:
+    """The pixels inside rings of corners: an odd number of edges to their left."""
+    crossed = np.zeros(shape + 1, bool)
+    for ring in rings:
+        for (r0, c), (r1, _) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+            crossed[min(r0, r1) : max(r0, r1), c] ^= True
+    return np.logical_xor.accumulate(crossed, axis=1)[:-1, :-1]
 
 
 def _rings(mask: np.ndarray) -> list[np.ndarray]:

@@ -200,7 +200,7 @@ def _predict_one(call: Call, path: Path) -> dict[str, Any]:
         "masks": lambda: files.labels_tiff_bytes(instances, spacing),
         "cells": lambda: tables.cells_csv(path.stem, table),
         "rois": lambda: outlines.rois_zip_bytes(drawn),
-        "geojson": lambda: outlines.geojson(drawn),
+        "geojson": lambda: outlines.geojson(drawn, table),
         "overlay": lambda: files.overlay_png_bytes(picture, instances, caption),
         "probs": lambda: files.probs_tiff_bytes(probs, spacing),
     }

@@ -101,7 +101,7 @@ def _write(call, path: Path, picture, probs, instances, table) -> int:
     contents = {
         "cells": lambda: tables.cells_csv(stem, table),
         "rois": lambda: outlines.rois_zip_bytes(drawn),
-        "geojson": lambda: outlines.geojson(drawn),
+        "geojson": lambda: outlines.geojson(drawn, table),
         "overlay": lambda: large_files.overlay_png_bytes(picture, instances, caption),
     }
     for kind in call.save:

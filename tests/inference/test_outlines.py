@@ -5,10 +5,12 @@ import zipfile
 import numpy as np
 import pytest
 import roifile
+import shapely
 from scipy import ndimage
 from skimage.draw import polygon2mask
 
 from fluojax.inference import outlines as out
+from fluojax.inference.tables import cell_table
 
 
 def random_cells(seed, shape=(60, 70)):
@@ -105,6 +107,43 @@ def test_geojson_has_closed_rings_x_first():
     assert ring[0] == ring[-1] and len(ring) == 5
     assert {tuple(point) for point in ring} == {(2, 1), (5, 1), (5, 3), (2, 3)}
     assert feature["properties"]["name"] == "2"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_polygon_is_valid_and_covers_the_pixels_of_its_cell(seed):
+    instances = random_cells(seed)
+    # Diagonals, diamonds and holes that meet: one cell of pixels drawn at random.
+    instances[:24, :24] = np.random.default_rng(seed).random((24, 24)) < 0.55
+    features = json.loads(out.geojson(out.outlines(instances)))["features"]
+    assert [f["properties"]["label"] for f in features] == [
+        n for n in np.unique(instances) if n
+    ]
+    for feature in features:
+        label = feature["properties"]["label"]
+        shape = shapely.from_geojson(json.dumps(feature["geometry"]))
+        assert shape.is_valid, shapely.is_valid_reason(shape)
+        rows, columns = np.nonzero(instances == label)
+        assert shape.area == len(rows)
+        assert shapely.contains_xy(shape, columns + 0.5, rows + 0.5).all()
+
+
+def test_pixels_that_touch_at_a_corner_are_two_polygons_of_one_cell():
+    (feature,) = json.loads(out.geojson(out.outlines(5 * np.eye(2, dtype=int))))[
+        "features"
+    ]
+    assert feature["geometry"]["type"] == "MultiPolygon"
+    assert len(feature["geometry"]["coordinates"]) == 2
+    assert feature["properties"]["label"] == 5
+
+
+def test_measurements_are_those_of_the_table_without_what_is_not_known():
+    instances = np.zeros((4, 6), np.int32)
+    instances[1:3, 2:5] = 2
+    table = cell_table(instances, instances * 10, None)
+    (feature,) = json.loads(out.geojson(out.outlines(instances), table))["features"]
+    told = feature["properties"]["measurements"]
+    assert told["area_px"] == 6 and told["mean_intensity"] == 20
+    assert "mean_probability" not in told and "area_um2" not in told
 
 
 def test_no_cells_give_an_empty_set():
