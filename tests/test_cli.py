@@ -163,6 +163,9 @@ def test_check_reports_a_folder_and_writes_json(capsys, tmp_path):
     assert code == 0
     assert "3 x 32x32" in out and "suggested" in out
     assert json.loads((tmp_path / "facts.json").read_text())["channels"] == 1
+    (tmp_path / "masks" / "1.npy").write_bytes(b"")
+    code, out, _ = run(capsys, "check", str(tmp_path))
+    assert code == 2 and "problem     masks/1.npy: the file is empty" in out
 
 
 def test_the_module_runs_as_a_program():

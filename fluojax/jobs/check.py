@@ -21,7 +21,7 @@ def check(
 ) -> int:
     """Prints the fingerprint of a data set and every problem, one line each.
 
-    With `sheet_file` it also draws what `config.augmentation` does to some crops.
+    Returns 2 where there is a problem, else 0. With `sheet_file` it also draws what `config.augmentation` does to some crops.
 
     Raises:
       UserError: nothing can be read, or nothing can be drawn.
@@ -52,7 +52,7 @@ def check(
     if sheet_file:
         write_atomic(sheet_file, _sheet(config, dataset, facts.crop))
         console.line(f"sheet       {sheet_file}: augmentation {config.augmentation}")
-    return 0
+    return 2 if problems else 0
 
 
 def _sheet(config: Experiment, dataset: Dataset, crop: int) -> bytes:
