@@ -51,8 +51,12 @@ def _walk(root: Path) -> list[Path]:
     def refuse(error: OSError):
         raise UserError(f"{error.filename}: not readable: {error.strerror}")
 
-    files = []
+    files: list[Path] = []
+    met: dict[str, Path] = {}
     for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
+        # One folder under two names would put its images into two splits; links
+        # that cross would make many more of them.
+        _refuse_second_name(root, Path(folder), met)
         folders[:] = [
             n for n in folders if not _ignored(n) and not _leads_back(folder, n)
         ]
@@ -68,6 +72,16 @@ def _leads_back(folder: str, name: str) -> bool:
     """A link to a folder above itself, which a walk would follow for ever."""
     target = os.path.realpath(os.path.join(folder, name))
     return f"{os.path.realpath(folder)}{os.sep}".startswith(f"{target}{os.sep}")
+
+
+def _refuse_second_name(root: Path, path: Path, met: dict[str, Path]) -> None:
+    first = met.setdefault(os.path.realpath(path), path)
+    if first != path:
+        names = " and ".join(p.relative_to(root).as_posix() for p in (first, path))
+        raise UserError(
+            f"{root}: {names} are one, by a link; its images would count twice and "
+            "may lie in two splits; remove the link"
+        )
 
 
 def _missing_folder(root: Path) -> str:
@@ -98,8 +112,17 @@ def find_pairs(root: str | Path, options: DataOptions = DEFAULT) -> Found:
         pairs, lonely_images, lonely_masks = layout()
         if pairs:
             _refuse_repeated(root, pairs)
+            _refuse_linked_images(root, pairs)
             return Found(root, name, tuple(pairs), lonely_images, lonely_masks)
     raise UserError(_no_pairs(root, files, options))
+
+
+def _refuse_linked_images(root: Path, pairs: list[Pair]) -> None:
+    images = [path for pair in pairs for path in (pair.image, *pair.channels)]
+    if any(map(os.path.islink, images)):
+        met: dict[str, Path] = {}
+        for path in images:
+            _refuse_second_name(root, path, met)
 
 
 def _layouts(

@@ -168,6 +168,33 @@ def test_links_to_folders_are_followed_and_loops_are_not(tmp_path, windows, disk
     assert [p.id for p in find_pairs(root).pairs] == ["images/img0", "images/img1"]
 
 
+def test_one_folder_under_two_names_is_refused(tmp_path, windows, disk):
+    disk.images_masks(tmp_path / "train", windows[:2])
+    (tmp_path / "test").symlink_to(tmp_path / "train")
+    text = refusal(tmp_path)
+    assert "test and train are one" in text or "train and test are one" in text
+    assert "remove the link" in text
+
+
+def test_links_that_cross_end_at_once(tmp_path, windows, disk):
+    disk.images_masks(tmp_path / "train", windows[:2])
+    disk.images_masks(tmp_path / "val", windows[2:4])
+    for number in range(3):
+        (tmp_path / f"train/v{number}").symlink_to(tmp_path / "val")
+        (tmp_path / f"val/t{number}").symlink_to(tmp_path / "train")
+    assert "are one, by a link" in refusal(tmp_path)
+
+
+def test_one_image_in_two_splits_by_a_link_is_refused(tmp_path, windows, disk):
+    disk.images_masks(tmp_path / "train", windows[:2])
+    disk.images_masks(tmp_path / "test", windows[2:4])
+    linked = tmp_path / "test/images/again.png"
+    linked.symlink_to(next((tmp_path / "train/images").iterdir()))
+    disk.write(tmp_path / "test/masks/again.png", disk.labels(windows[0]))
+    text = refusal(tmp_path)
+    assert "test/images/again.png" in text and "train/images/" in text
+
+
 def test_names_with_odd_characters_pair(tmp_path, windows, disk):
     names = ["a b", "%s", 'quo"te', "zelle_ä", "🔬", "line\nbreak"]
     for name in names:
