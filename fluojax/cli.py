@@ -186,6 +186,10 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DATA", help="other data than the run's")
     parser.add_argument("--pred", metavar="DIR", help="predicted masks")
     parser.add_argument("--true", metavar="DIR", help="true masks")
+    parser.add_argument(
+        "--missing", choices=("count", "refuse", "skip"), default="count",
+        help="true masks without prediction: every cell missed, refused, or left out",
+    )  # fmt: skip
     parser.add_argument("--iou", metavar="X", type=float, default=0.4)
     parser.add_argument("--distance-px", metavar="X|auto", default="auto")
     parser.add_argument("--threshold", metavar="X|from-run", default="from-run")
@@ -570,7 +574,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     if folders:
         evaluate.evaluate_folders(
             Path(args.pred), Path(args.true), iou=args.iou, distance_px=distance,
-            out=out or Path("evaluation"), console=console,
+            missing=args.missing, out=out or Path("evaluation"), console=console,
         )  # fmt: skip
     else:
         evaluate.evaluate_run(

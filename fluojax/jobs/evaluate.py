@@ -12,7 +12,8 @@ from fluojax import __version__, report, runs
 from fluojax import config as configs
 from fluojax.console import Console
 from fluojax.data import fingerprint as fingerprints
-from fluojax.data import masks, read
+from fluojax.data import masks, names, read
+from fluojax.data.layouts import OUTPUT_ENDINGS
 from fluojax.data.pairing import MASK_ENDINGS, list_files
 from fluojax.data.record import Record
 from fluojax.data.sources import load_dataset
@@ -187,59 +188,109 @@ def evaluate_folders(
     *,
     iou: float = 0.4,
     distance_px: float | None = None,
+    missing: str = "count",
     out: Path,
     console: Console,
 ) -> dict[str, Any]:
-    """Scores masks of any tool against true masks, paired by stem without `_masks`."""
-    pairs = pair_masks(pred, true)
-    truths = [read_labels(path) for _, path in pairs.values()]
+    """Scores masks of any tool against true masks, paired by `data.names.key`.
+
+    True masks without prediction are named and, by `missing`, counted as images in
+    which every cell is missed ("count"), left out ("skip") or refused ("refuse").
+    Predictions without true mask are named. `results.json` records both.
+
+    Raises:
+      UserError: as `mask_sets` says, sizes differ, or one is missing with "refuse".
+    """
+    if (out / "config.json").exists():
+        raise UserError(f"{out}: holds a run; name another folder with --out")
+    predicted, truth_of = mask_sets(pred, true, console)
+    absent = [key for key in truth_of if key not in predicted]
+    beyond = [key for key in predicted if key not in truth_of]
+    if absent:
+        told = f"{len(absent)} of {len(truth_of)} true masks have no prediction"
+        if missing == "refuse":
+            raise UserError(
+                f"{told}: {some(absent)}; predict them, or --missing count or skip"
+            )
+        done = "left out" if missing == "skip" else "every cell counts as missed"
+        console.line(f"{told}, {done}: {', '.join(absent)}")
+    if beyond:
+        console.line(
+            f"{len(beyond)} predictions have no true mask: {', '.join(beyond)}"
+        )
+    keys = [key for key in truth_of if missing != "skip" or key in predicted]
+    truths = [read_labels(truth_of[key]) for key in keys]
     areas = np.concatenate([fingerprints.cell_areas(t) for t in truths])
     diameter = float(2 * np.sqrt(np.median(areas) / np.pi)) if areas.size else 0.0
     options = scoring_options(diameter, iou, distance_px)
 
-    def compared(stem: str, path: Path, truth: np.ndarray) -> report.Panel:
-        labels = read_labels(path)
+    def compared(key: str, truth: np.ndarray) -> report.Panel:
+        path = predicted.get(key)
+        labels = np.zeros_like(truth) if path is None else read_labels(path)
         if labels.shape != truth.shape:
             raise UserError(
-                f"{stem}: predicted {labels.shape}, true {truth.shape}; both need "
+                f"{key}: predicted {labels.shape}, true {truth.shape}; both need "
                 "one size"
             )
         image = (truth > 0).astype(np.uint8)[..., None]
-        return report.Panel(stem, image, truth, labels)
+        return report.Panel(key, image, truth, labels)
 
     makers = [
-        functools.partial(compared, stem, path, truth)
-        for (stem, (path, _)), truth in zip(pairs.items(), truths, strict=True)
+        functools.partial(compared, key, truth)
+        for key, truth in zip(keys, truths, strict=True)
     ]
     scored = score_panels(makers, "instances", options, console)
     title = f"{pred.name} against {true.name}"
-    return _write_evaluation(out, title, None, scored, "all", console)
+    pairing = {
+        "missing": missing, "without_prediction": absent, "without_truth": beyond,
+    }  # fmt: skip
+    return _write_evaluation(
+        out, title, None, scored, "all", console, {"pairing": pairing}
+    )
 
 
-def pair_masks(pred: Path, true: Path) -> dict[str, tuple[Path, Path]]:
-    """Mask files of two folders by their common stems.
+def mask_sets(
+    pred: Path, true: Path, console: Console
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Mask files of two folders by the key under which they pair, sorted.
+
+    Where some names of a folder end as those of masks do (`_masks`), only these are
+    masks; what else could be one is named.
 
     Raises:
-      UserError: a folder is missing, or no name is common.
+      UserError: a folder is missing, two files of one have one key, or no key is
+        common.
     """
-    sides = []
-    for folder in (pred, true):
-        paths = [
-            p for p in list_files(folder) if p.suffix.lower() in read.MASK_SUFFIXES
-        ]
-        named = [p for p in paths if p.stem.endswith(MASK_ENDINGS)]
-        stems = {}
-        for path in named or paths:
-            ending = next((e for e in MASK_ENDINGS if path.stem.endswith(e)), "")
-            stems[path.stem.removesuffix(ending)] = path
-        sides.append(stems)
-    common = sorted(set(sides[0]) & set(sides[1]))
-    if not common:
+    predicted, truths = (_masks_by_key(folder, console) for folder in (pred, true))
+    if predicted.keys().isdisjoint(truths):
         raise UserError(
-            f"no common names: {pred} has {some(sides[0]) or 'no masks'}; {true} has "
-            f"{some(sides[1]) or 'no masks'}; names pair without _masks"
+            f"no common names: {pred} has {some(predicted) or 'no masks'}; {true} has "
+            f"{some(truths) or 'no masks'}; names pair without _masks"
         )
-    return {stem: (sides[0][stem], sides[1][stem]) for stem in common}
+    return predicted, truths
+
+
+def _masks_by_key(folder: Path, console: Console) -> dict[str, Path]:
+    paths = [p for p in list_files(folder) if p.suffix.lower() in read.MASK_SUFFIXES]
+    named = [p for p in paths if names.stem(p).endswith(MASK_ENDINGS)]
+    found: dict[str, Path] = {}
+    for path in named or paths:
+        first = found.setdefault(names.key(path, folder), path)
+        if first != path:
+            both = " and ".join(str(p.relative_to(folder)) for p in (first, path))
+            raise UserError(f"{folder}: two masks of one image: {both}; keep one")
+    others = [
+        p.relative_to(folder)
+        for p in paths
+        if names.key(p, folder) not in found
+        and not names.stem(p).endswith(OUTPUT_ENDINGS)
+    ]
+    if others:
+        console.line(
+            f"{len(others)} files of {folder} are no masks by their names: "
+            f"{', '.join(map(str, others))}"
+        )
+    return dict(sorted(found.items()))
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -250,12 +301,16 @@ def read_labels(path: Path) -> np.ndarray:
     return masks.to_instances(plane, "binary" if binary else "instances")
 
 
-def _write_evaluation(out, title, run, scored, split, console) -> dict[str, Any]:
+def _write_evaluation(
+    out, title, run, scored, split, console, facts: Mapping | None = None
+) -> dict[str, Any]:
     results = {"scores": scored.scores, "split": split, "fluojax": __version__}
     if run is not None:
         results |= {"best_step": run.step, "threshold": run.threshold}
     write_page(out, title, scored, results, run and run.config)
     write_atomic(out / "scores.json", to_json(scored.scores))
+    if facts:
+        write_atomic(out / "results.json", to_json(results | facts))
     for name, value in report.score_table(scored.scores):
         console.line(f"  {name:<48} {value}")
     console.line(f"-> {out / 'report.html'}")
