@@ -5,6 +5,7 @@ that depends on the clock, so that an interrupted run ends with the file of an
 undisturbed one.
 """
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -41,6 +42,7 @@ class Journal:
         try:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
+            self._drop_dead_board()
             if self._board is not None:
                 for name, value in numbers.items():
                     if value is not None:
@@ -51,8 +53,23 @@ class Journal:
             self._broken = True
 
     def close(self) -> None:
+        self._drop_dead_board()
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):
+                self._board.close()
+
+    def _drop_dead_board(self) -> None:
+        """The library writes in a thread, which a full disk or the clock may end.
+
+        Its queue would then be filled and never emptied, and wait at exit.
+        """
+        if self._board is None:
+            return
+        events = self._board.file_writer.event_writer
+        if not events._worker.is_alive():
+            events._event_queue.cancel_join_thread()
+            self._board = None
+            self._say("TensorBoard: its writer ended; metrics.jsonl goes on alone")
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
@@ -81,6 +98,7 @@ def _tensorboard(folder: Path):
     except ImportError:
         return None
     try:
-        return SummaryWriter(str(folder), write_to_disk=True)
+        # A queue without limit: no call waits for a thread that has ended.
+        return SummaryWriter(str(folder), max_queue=0, write_to_disk=True)
     except OSError:
         return None

@@ -37,6 +37,19 @@ def test_random_bytes_are_passed_over(tmp_path):
     assert [x["step"] for x in read_journal(tmp_path / "metrics.jsonl")] == [10]
 
 
+def test_training_goes_on_when_the_thread_of_tensorboard_has_died(tmp_path):
+    told = []
+    journal = Journal(tmp_path, start=0, say=told.append)
+    worker = journal._board.file_writer.event_writer._worker
+    worker.stop()
+    assert not worker.is_alive()
+    for step in range(40):  # more than its queue holds by default
+        journal.write(step, "train", {"loss": 0.5})
+    journal.close()
+    assert len(told) == 1 and "TensorBoard" in told[0]
+    assert len(read_journal(tmp_path / "metrics.jsonl")) == 40
+
+
 def test_a_log_that_cannot_be_written_is_told_once(tmp_path):
     told = []
     journal = Journal(tmp_path, start=0, say=told.append)
