@@ -21,6 +21,7 @@ from fluojax import config as configs
 from fluojax.config import Experiment
 from fluojax.console import Console
 from fluojax.errors import UserError, nearest
+from fluojax.files import user_cache
 
 # Long flags of `train` and the field that each sets.
 FIELDS = {
@@ -410,7 +411,7 @@ def _environment(args: argparse.Namespace) -> None:
     if getattr(args, "deterministic", False):
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
-    cache = Path.home() / ".cache" / "fluojax" / "jax"
+    cache = user_cache() / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     # The C++ log has nothing for users; errors still come as exceptions.

@@ -3,9 +3,18 @@
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+
+def user_cache() -> Path:
+    """`~/.cache/fluojax`, below the temporary folder for users without a home."""
+    try:
+        return Path.home() / ".cache" / "fluojax"
+    except RuntimeError:  # HOME is not set and the user id has no name
+        return Path(tempfile.gettempdir()) / f"fluojax-{os.getuid()}"
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:

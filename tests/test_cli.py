@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fluojax import cli, config
 from fluojax.catalog import CATALOG
+from fluojax.data import cache
 
 
 def run(capsys, *words):
@@ -173,6 +176,16 @@ def test_the_module_runs_as_a_program():
         [sys.executable, "-m", "fluojax", "--version"], capture_output=True, text=True
     )
     assert done.stdout.strip() == cli.fluojax.__version__
+
+
+def test_a_user_without_a_home_has_a_cache(capsys, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.delenv("FLUOJAX_CACHE", raising=False)
+    assert run(capsys, "list", "data")[0] == 0
+    assert cache.cache_folder().is_relative_to(tempfile.gettempdir())
 
 
 def test_flags_about_images_are_data_options():

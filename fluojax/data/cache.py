@@ -21,7 +21,7 @@ import numpy as np
 
 from fluojax.data.record import Dataset, Record
 from fluojax.errors import UserError
-from fluojax.files import write_atomic
+from fluojax.files import user_cache, write_atomic
 
 LIMIT_BYTES = 2_000_000_000
 _INDEX, _LOCK = "index.json", "lock"
@@ -42,7 +42,7 @@ def kept(record: Record, keep: Keep) -> Record:
 
 def cache_folder() -> Path:
     """`data` below `FLUOJAX_CACHE`, by default `~/.cache/fluojax`."""
-    base = os.environ.get("FLUOJAX_CACHE") or Path.home() / ".cache" / "fluojax"
+    base = os.environ.get("FLUOJAX_CACHE") or user_cache()
     return Path(base) / "data"
 
 
